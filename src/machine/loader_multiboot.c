@@ -253,7 +253,7 @@ static int load(struct loader *l, const struct boot_target *t, struct err *err)
     if (ret < 0)
         return ret;
     struct module_entry modules[LOADER_MAX_MODULES] = {{0}};
-    uint64_t end;
+    uint64_t end = 0;
     ret = load_modules(l, t, modules, &end, err);
     if (ret < 0)
         return ret;
