@@ -18,6 +18,7 @@ struct cpu_model {
     struct cpuid_leaf leaves[CPUID_MAX_LEAVES];
     unsigned leaf_count;
     uint32_t max_basic, max_extended;
+    bool vendor_intel;   /* else AMD or one that follows it */
     uint64_t xcr0_mask;  /* components that XCR0 may enable; 0 where XSAVE is hidden */
     uint64_t host_xsave; /* components that fpu_park saves */
 };

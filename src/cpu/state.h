@@ -74,6 +74,8 @@ enum cr4 {
 
 enum efer { EFER_NXE = 1u << 11 };
 
+enum xcr0 { XCR0_X87 = 1u << 0, XCR0_SSE = 1u << 1, XCR0_AVX = 1u << 2 };
+
 /* Descriptor attributes: bits 8-23 of a descriptor's high dword, shifted to bit 0 (SDM 3A 3.4.5). */
 enum segment_attr {
     ATTR_TYPE = 0xF,
@@ -197,12 +199,14 @@ struct vcpu {
     uint64_t pdpte[4]; /* as loaded by MOV CR3 with PAE */
     uint32_t dr[8];
     uint64_t efer;
+    uint64_t xcr0; /* enum xcr0 */
     uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset */
     struct msrs {
         uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
         uint64_t pat, misc_enable, tsc_aux, mtrr_def_type;
         uint64_t mtrr_fixed[11], mtrr_phys[16];
         uint64_t apic_base;
+        uint64_t spec_ctrl;
     } msr;
 
     struct exception exc;
