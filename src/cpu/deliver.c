@@ -3,15 +3,15 @@
  * real mode, through gates in protected and virtual-8086 mode. One attempt (deliver) changes
  * nothing if it faults. deliver_exception tries until an attempt goes through: the fault of a
  * failed attempt takes the event's place, or becomes a double fault, or a shutdown, by SDM 3A table
- * 6-5. That ends: a replaced event is benign or a page fault met by a contributory one, and no
- * attempt raises a benign exception but the #DB of a task's T bit, behind which that task is busy.
- * For the same reason pushes of a delivery never raise #AC.
+ * 6-5. Pushes of a delivery raise no #AC, which a handler in ring 3 could otherwise meet for ever;
+ * what is left is the T bit of tasks whose busy bit does not stick (a GDT in ROM), so the attempts
+ * are counted.
  */
 #include "cpu/emulate.h"
 #include "cpu/segment.h"
 #include "cpu/task.h"
 
-enum { DR7_GD = 1 << 13 };
+enum { DR7_GD = 1 << 13, MAX_ATTEMPTS = 100 };
 
 struct event {
     uint8_t vector;
@@ -208,16 +208,17 @@ static struct event take_exception(struct vcpu *v)
 void deliver_exception(struct vcpu *v)
 {
     struct event first = take_exception(v);
-    while (deliver(v, &first) != 0) {
-        struct event second = take_exception(v);
-        if (first.vector == VEC_DF && (contributory(second.vector) || second.vector == VEC_PF)) {
-            v->shutdown = true;
+    for (unsigned attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+        if (deliver(v, &first) == 0)
             return;
-        }
+        struct event second = take_exception(v);
+        if (first.vector == VEC_DF && (contributory(second.vector) || second.vector == VEC_PF))
+            break;
         if (doubles(first.vector, second.vector))
             second = (struct event){.vector = VEC_DF, .kind = EVENT_EXCEPTION, .has_error = true};
         first = second;
     }
+    v->shutdown = true;
 }
 
 void deliver_interrupt(struct vcpu *v, uint8_t vector)
