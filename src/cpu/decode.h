@@ -82,6 +82,8 @@ enum operand_width {
     W_8W,    /* XMM half of a VEX.L-dependent operand: 8, or 16 with VEX.L */
     W_4W,    /* 4, or 8 with VEX.L */
     W_2W,    /* 2, or 4 with VEX.L */
+    W_64,    /* 64: MOVDIR64B */
+    W_COUNT
 };
 
 struct operand {
@@ -104,17 +106,39 @@ enum op_attr {
     A_X87 = 1u << 9,         /* #NM by CR0.EM/TS; #MF pending is checked by all but the no-wait forms */
     A_MMX = 1u << 10,        /* #UD by EM, #NM by TS, then #MF if pending */
     A_SSE = 1u << 11,        /* #UD by EM or CR4.OSFXSR = 0, #NM by TS */
-    A_AVX = 1u << 12,        /* #UD unless CR4.OSXSAVE and XCR0 allow, #NM by TS */
+    A_AVX = 1u << 12,        /* #UD unless CR4.OSXSAVE and XCR0 allow, #NM by TS. All rows with `vex`
+                                are #UD in real and virtual-8086 mode. */
     A_STACK = 1u << 13,      /* implicit stack access: push, pop, call, ret, enter, ... */
     A_IMPLICIT_MEM = 1u << 14, /* other implicit memory access: strings, XLAT, MASKMOV */
     A_PRIV = 1u << 15,       /* #GP unless CPL 0 */
     A_IOPL = 1u << 16,       /* checked against IOPL (and the I/O bitmap for IN and OUT) */
     A_BRANCH = 1u << 17,     /* changes EIP */
-    A_MODE32 = 1u << 18,     /* invalid in 64-bit mode, so never copied */
+    /* Invalid in 64-bit mode. With A_COPY: the same operation has another opcode there (40-4F: FE/FF
+       group; 82: 80), and is copied by way of it. */
+    A_MODE32 = 1u << 18,
     A_MODE64 = 1u << 19,     /* valid in 64-bit mode only */
     A_ALIGNED = 1u << 20,    /* #GP on a memory operand that is not aligned to its size */
     A_FPU_CONTROL = 1u << 21, /* exposes or loads FPU environment: FSTENV, FSAVE, FXSAVE, XSAVE ... */
     A_COPY = 1u << 22,       /* innocuous: the host may execute it as it stands */
+    A_DEFAULT64 = 1u << 23,  /* operand size in 64-bit mode is 8, or 2 with 66h (stack) */
+    A_FORCE64 = 1u << 24,    /* operand size in 64-bit mode is 8 (near branches, MOV CRn) */
+};
+
+/* The mandatory prefix of a row (SDM 2A 3.1.1.1). The last of F2 and F3 counts, and outranks 66. */
+enum row_prefix {
+    ROW_ANY, /* prefixes do not matter; taken where no row of the opcode asks for the one present */
+    ROW_NP,  /* none of 66, F2, F3 */
+    ROW_66,
+    ROW_F3,
+    ROW_F2,
+    ROW_NFX, /* neither F2 nor F3; 66 is the operand size */
+};
+
+/* How a row uses ModRM. */
+enum row_modrm {
+    MODRM_NONE,
+    MODRM_RM,
+    MODRM_REG, /* the rm field is a register whatever mod says (MOV CRn, DRn); insn.mod is 3 then */
 };
 
 /* The CPUID feature that brings an encoding (enum feature names are F_x in cpu/features.def). */
@@ -137,8 +161,13 @@ struct decode_row {
     uint16_t op;      /* enum op */
     struct operand operand[4];
     uint32_t attr;    /* enum op_attr */
-    uint16_t flags_set, flags_undef, flags_read; /* bits of FLAGS_ARITH and DF; undef is part of set */
+    /* Bits of FLAGS_ARITH and DF; undef is part of set. A flag that may also be left alone (shift by 0,
+       REP CMPS with a count of 0) is part of read too; decode_flags knows more of one instruction. */
+    uint16_t flags_set, flags_undef, flags_read;
     uint8_t feature;  /* enum feature */
+    uint8_t modrm;    /* enum row_modrm */
+    int8_t vex_l;     /* VEX.L that the encoding asks for, or -1 */
+    int8_t w;         /* VEX.W or REX.W that it asks for, or -1 */
 };
 
 enum insn_prefix {
@@ -148,7 +177,7 @@ enum insn_prefix {
     PREFIX_OPSIZE = 1u << 3,
     PREFIX_ADDRSIZE = 1u << 4,
     PREFIX_SEGMENT = 1u << 5,
-    PREFIX_F3 = 1u << 6, /* F3 was there, in whatever role; likewise F2. The later one counts. */
+    PREFIX_F3 = 1u << 6, /* F3 was there, in whatever role; likewise F2. Of both only the last is told. */
     PREFIX_F2 = 1u << 7,
 };
 
@@ -175,7 +204,8 @@ struct insn {
     bool has_sib;
     uint8_t sib;
     /* Memory operand (has_mem): base, index (NO_REG where absent), scale (1, 2, 4, 8) and disp, for
-       every address size, moffs included. 16-bit forms such as [bx+si] have base BX and index SI. */
+       every address size, moffs included. 16-bit forms such as [bx+si] have base BX and index SI. disp is
+       sign-extended from its encoding; moffs are zero-extended. With vsib, index is a vector register. */
     bool has_mem;
     bool moffs;
     bool vsib;
@@ -212,5 +242,19 @@ extern const unsigned decode_row_count;
 
 /* Bytes of an operand of this width in this instruction; 0 where only run time tells. */
 unsigned decode_width(const struct insn *in, unsigned width);
+
+struct insn_flags {
+    uint16_t set, undef, read;
+};
+
+/* The flags of the row, made precise by what this instruction's bytes say: immediate shift counts, REP.
+   SET holds what is written for certain; READ what can matter to the instruction or go on behind it. */
+struct insn_flags decode_flags(const struct insn *in);
+
+/*
+ * The row that the same bytes have on a CPU without the feature of in->row: BSF for TZCNT, BSR for
+ * LZCNT, NOP for hints. NULL: #UD there.
+ */
+const struct decode_row *decode_plain_row(const struct insn *in);
 
 #endif
