@@ -1,0 +1,308 @@
+/*
+ * The engine's inner structures, shared by the files of dbt/ only.
+ *
+ * The road of a block: dbt_miss or dbt_chain (run.c) -> block_find (block.c) -> translate (translate.c)
+ * -> emit, cache -> host code. The way back: a stub (stubs.S) or the signal handler (fault.c).
+ */
+#ifndef DBT_ENGINE_H
+#define DBT_ENGINE_H
+
+#include "cpu/cpuid.h"
+#include "cpu/decode.h"
+#include "cpu/emulate.h"
+#include "cpu/state.h"
+#include "dbt/dbt.h"
+#include "dbt/layout.h"
+#include "mmu/mmu.h"
+
+/*
+ * The mode key: all that translated code takes for granted besides its bytes and their address. A change
+ * of any of it is a change of context.
+ */
+enum key {
+    KEY_CPL = 3,
+    KEY_CODE32 = 1u << 2,   /* CS.D */
+    KEY_STACK32 = 1u << 3,  /* SS.B */
+    KEY_DS_FLAT = 1u << 4,  /* base 0, limit 4G, writable */
+    KEY_ES_FLAT = 1u << 5,
+    KEY_SS_FLAT = 1u << 6,
+    KEY_CS_FLAT = 1u << 7,  /* limit 4G: fetches need no check; the base is part of the context */
+    KEY_PROTECTED = 1u << 8,
+    KEY_V86 = 1u << 9,
+    KEY_X87_NM = 1u << 10,  /* CR0.EM or TS: x87 raises #NM */
+    KEY_SIMD_UD = 1u << 11, /* CR0.EM or CR4.OSFXSR = 0: SSE raises #UD; EM: MMX too */
+    KEY_SIMD_NM = 1u << 12, /* CR0.TS */
+    KEY_WAIT_NM = 1u << 13, /* CR0.MP and TS */
+    KEY_MMX_UD = 1u << 14,  /* CR0.EM */
+    KEY_AVX = 1u << 15,     /* CR4.OSXSAVE and XCR0: AVX may be used */
+    KEY_STEP = 1u << 16,    /* EFLAGS.TF, or an interrupt shadow: blocks of one instruction, not kept */
+    KEY_LONG = 1u << 17,    /* reserved for 64-bit guests */
+    KEY_PAGED = 1u << 18,
+};
+
+enum stub {
+    STUB_CALLOUT,
+    STUB_CHAIN,
+    STUB_MISS,
+    STUB_INDIRECT,
+    STUB_COUNT
+};
+
+/* What assembly and translated code see, at OFF_JIT. */
+struct jit {
+    uint64_t c_sp, ring_sp, r14, base, ubase;
+    uint64_t frame[16], frame_rip, frame_flags;
+    uint64_t single_sp;
+    const void *stub[STUB_COUNT];
+    /* For a segment that is not flat: an access at offset o of n bytes is within the limit and allowed iff
+       the byte at probe + o + n - 1 can be read. */
+    uint64_t probe_read[SEG_COUNT], probe_write[SEG_COUNT];
+};
+
+struct block;
+
+/* A way out of a block to an address known when it was translated. */
+struct exit_link {
+    struct block *from, *to; /* to: while patched */
+    struct exit_link *next;  /* in to->incoming */
+    uint32_t eip;
+    uint32_t patch, stub;    /* offsets in from's code: the rel32, and the code that asks dbt_chain */
+};
+
+enum site_kind { SITE_MEM, SITE_POLL, SITE_PROBE };
+
+enum { OPERAND_BOTH = 2 };
+
+/* A host instruction that may fault: what it belongs to, and how to undo what its template did before. */
+struct fault_site {
+    uint32_t host;    /* offset in the block's code */
+    uint16_t guest;   /* offset of the guest instruction from block.eip */
+    int16_t esp;      /* guest ESP = r12 + esp at the start of the instruction */
+    uint8_t kind;     /* enum site_kind */
+    uint8_t operand;  /* 0: ModRM operand or string source; 1: stack or string
+                         destination; OPERAND_BOTH: of a string instruction that has both */
+    uint8_t borrowed; /* a guest register whose value is in scratch R_SEG, or H_NONE */
+};
+
+struct block {
+    uint32_t eip, cs_base, cs_limit, key;
+    uint32_t gpa;
+    uint32_t page2;  /* guest-physical page of the part behind the page end, or NO_PAGE */
+    uint16_t len, insns;
+    bool dead;
+    uint8_t exit_count;
+    uint16_t site_count;
+    uint32_t direct; /* offset of the entry for chained jumps; the tag check is at 0 */
+    uint32_t pad;    /* offset of the landing pad behind a CALL, or 0 */
+    uint32_t code_len;
+    uint8_t *code;   /* executable address */
+    struct block *hash_next, *lin_next[2];
+    struct exit_link *incoming, *exits;
+    struct fault_site *sites;
+};
+
+enum { NO_PAGE = 0xFFFFFFFF };
+
+struct page_ref {
+    struct block *block;
+    struct page_ref *next;
+};
+
+/*
+ * A context is a window seen through one mode key: jump cache and return ring, which hold addresses that
+ * are only good there.
+ */
+struct context {
+    struct window *window; /* borrowed; NULL: free */
+    uint32_t key, cs_base, cs_limit;
+    bool stale; /* jump cache and ring are to be emptied before they are used */
+    struct context *next; /* of the same window */
+    const void **jump_cache;
+    uint64_t *ring;
+    uint64_t ring_sp;
+};
+
+enum {
+    CONTEXT_COUNT = 160,
+    RING_ENTRIES = 1024,
+    HASH_BITS = 15,
+    LIN_BITS = 12,
+    SITE_BITS = 14,
+    BLOCK_MAX_INSNS = 64,
+    SINGLE_CODE_SIZE = 256,
+};
+
+/* What a supervisor access has learned (design: adaptive sites), by guest-physical address. */
+struct learned_site {
+    uint32_t gpa;
+    uint8_t user;  /* bit n: operand n is in the user window */
+    uint8_t mixed; /* bit n: operand n was met in both */
+    uint8_t flips;
+};
+
+struct cache {
+    uint8_t *rw, *rx;
+    uint32_t size, used;
+    uint8_t *meta; /* arena of blocks and their parts */
+    uint32_t meta_size, meta_used;
+    struct block **blocks; /* in order of code address */
+    uint32_t block_count, block_max;
+};
+
+struct dbt {
+    union {
+        struct vcpu cpu;
+        uint8_t room[OFF_JIT];
+    };
+    struct jit jit;
+
+    struct mmu *mmu;   /* borrowed */
+    struct context *context;
+    struct window *window, *user_window; /* of the current context */
+    struct dbt_options options;
+    bool bmi2;
+    bool single_running; /* dbt_run_single is on the C stack */
+    bool unregistered;   /* the last fetch was good for one execution only */
+    bool runs_into_io;   /* the last translation met an instruction that ends in I/O memory */
+    enum dbt_stop stopped;
+    uint32_t drops;      /* changes whenever a block is dropped */
+
+    struct { /* the fault that brought dbt_fault in */
+        int trap;
+        uint32_t error;
+        uint64_t address;
+    } fault;
+
+    struct cache cache;
+    struct block *hash[1 << HASH_BITS];
+    struct block *by_lin[1 << LIN_BITS];
+    struct page_ref **pages; /* by guest-physical page */
+    uint32_t page_count;
+    struct learned_site learned[1 << SITE_BITS];
+
+    struct context contexts[CONTEXT_COUNT];
+    unsigned context_next; /* round robin, when all are taken */
+    uint8_t *context_area;
+    const void **all_miss; /* a jump cache of misses, followed by a page that faults: the poll */
+
+    uint8_t *probe_area;
+    uint64_t probe_end;
+
+    struct {
+#define STAT(name, text) uint64_t name;
+#include "dbt/stats.def"
+#undef STAT
+    } stats;
+};
+
+_Static_assert(offsetof(struct dbt, cpu.regs) == OFF_REGS, "layout.h");
+_Static_assert(offsetof(struct dbt, cpu.rip) == OFF_RIP, "layout.h");
+_Static_assert(offsetof(struct dbt, cpu.host_flags) == OFF_HOST_FLAGS, "layout.h");
+_Static_assert(sizeof(struct vcpu) <= OFF_JIT, "layout.h");
+_Static_assert(offsetof(struct dbt, jit) == OFF_JIT, "layout.h");
+_Static_assert(offsetof(struct dbt, jit.ring_sp) == OFF_RING_SP, "layout.h");
+_Static_assert(offsetof(struct dbt, jit.r14) == OFF_R14, "layout.h");
+_Static_assert(offsetof(struct dbt, jit.base) == OFF_BASE, "layout.h");
+_Static_assert(offsetof(struct dbt, jit.ubase) == OFF_UBASE, "layout.h");
+_Static_assert(offsetof(struct dbt, jit.frame) == OFF_FRAME, "layout.h");
+_Static_assert(offsetof(struct dbt, jit.frame_rip) == OFF_FRAME_RIP, "layout.h");
+_Static_assert(offsetof(struct dbt, jit.frame_flags) == OFF_FRAME_FL, "layout.h");
+_Static_assert(offsetof(struct dbt, jit.single_sp) == OFF_SINGLE_SP, "layout.h");
+_Static_assert(offsetof(struct dbt, jit.stub) == OFF_STUBS, "layout.h");
+
+/* ---- stubs.S ---- */
+extern const uint8_t dbt_stubs_begin[], dbt_stubs_end[];
+void dbt_enter(struct dbt *d);
+int dbt_run_single(struct dbt *d, const void *code);
+void dbt_stub_callout(void);
+void dbt_stub_chain(void);
+void dbt_stub_miss(void);
+void dbt_stub_fault(void);
+void dbt_stub_leave(void);
+void dbt_stub_retry(void);
+void dbt_stub_indirect_bmi2(void);
+void dbt_stub_indirect_plain(void);
+void dbt_stub_single_fault(void);
+
+/* ---- cache.c: memory of host code and of what describes it ---- */
+int cache_init(struct cache *c, uint32_t size, struct err *err);
+void cache_fini(struct cache *c);
+/* `bytes` of metadata, 8-byte aligned and zeroed; NULL when the arena is full. */
+void *cache_meta(struct cache *c, uint32_t bytes);
+void cache_empty(struct cache *c);
+/* The block whose code contains host address `pc`, dead or not; NULL if none. */
+struct block *cache_block_at(const struct cache *c, uint64_t pc);
+static inline uint8_t *cache_writable(const struct cache *c, const uint8_t *code)
+{
+    return c->rw + (code - c->rx);
+}
+
+/* ---- block.c: finding, linking and dropping blocks ---- */
+struct block *block_find(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key);
+void block_insert(struct dbt *d, struct block *b);
+/* Patches `link` to lead to `to`. */
+void block_link(struct dbt *d, struct exit_link *link, struct block *to);
+void block_drop(struct dbt *d, struct block *b);
+/* Drops all blocks of a guest-physical page and gives up its write protection. */
+void block_drop_page(struct dbt *d, uint32_t page);
+void block_drop_all(struct dbt *d);
+/* The listener of the mmu. */
+void block_code_written(void *opaque, uint32_t page, uint32_t offset, uint32_t size);
+void block_code_unmapped(void *opaque, struct window *w, uint32_t first, uint32_t count);
+void block_window_recycled(void *opaque, struct window *w);
+
+/* ---- context.c: windows, jump caches, rings ---- */
+int context_init(struct dbt *d, struct err *err);
+void context_fini(struct dbt *d);
+/* Chooses the context for the vCPU's state, after vcpu_mode_changed. Returns 0, or -1 if the host has no
+   address space for a window. */
+int context_update(struct dbt *d);
+/* Sets r14 to the context's jump cache, or to the all-miss table if a kick came meanwhile. */
+void context_arm(struct dbt *d);
+void context_reset_ring(struct dbt *d, struct context *c);
+void context_flush(struct context *c, const struct dbt *d);
+uint32_t context_key(const struct vcpu *v);
+
+/* ---- translate.c ---- */
+/* Translates the block at v->rip in the current context. NULL with v->exc set if the first instruction
+   cannot even be fetched. When cache or arena are full, empties them and starts again. */
+struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key);
+/* Host code of `in` with its memory operand at vcpu.bounce + offset, followed by RET; NULL if `in` is
+   not of the kind that is copied. */
+const void *translate_single(struct dbt *d, const struct insn *in, uint32_t offset);
+
+/* Applies the features that `model` hides: in->row becomes what the same bytes mean without them, or NULL
+   for #UD. */
+void translate_narrow(struct insn *in, const struct cpu_model *model);
+
+/* ---- verify.c ---- */
+/* Runs `b`, at v->rip, first instruction by instruction, then as a block, and compares. NULL when they
+   agree; else where to leave to. */
+const void *verify_block(struct dbt *d, struct block *b);
+
+/* ---- single.c ---- */
+/* Executes `in`, at v->rip, whatever it is, without translated blocks. Returns 0 or FAULT. */
+int single_step(struct dbt *d, const struct insn *in);
+/* Fills v->exc with what a host trap means to the guest. Returns FAULT. */
+int single_raise_host(struct vcpu *v, int trap);
+/* Fetches and decodes the instruction at v->rip. Returns 0 or FAULT. `in->row` is NULL for #UD. */
+int single_fetch(struct dbt *d, struct insn *in);
+
+/* ---- run.c: C called from the stubs ---- */
+const void *dbt_dispatch(struct dbt *d);
+const void *dbt_miss(struct dbt *d);
+const void *dbt_chain(struct dbt *d, struct exit_link *link);
+const void *dbt_callout(struct dbt *d, const struct insn *in);
+const void *dbt_fault(struct dbt *d);
+/* After an instruction was executed in C: goes to where rip leads. */
+const void *dbt_continue(struct dbt *d);
+void dbt_deliver(struct dbt *d);
+
+/* ---- fault.c ---- */
+int fault_install(struct err *err);
+/* Makes `d` the engine of this thread, with an alternate signal stack. */
+int fault_attach(struct dbt *d, struct err *err);
+/* If it is `d`, this thread has no engine any more. */
+void fault_detach(const struct dbt *d);
+
+#endif

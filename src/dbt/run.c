@@ -1,0 +1,518 @@
+/*
+ * The C side of the engine: what stubs call when translated code has to be found, an instruction is
+ * executed in C, or an access faulted. Each function returns the host address to go on at; 0 means behind
+ * the stub's caller.
+ *
+ * Interrupts are looked for in dbt_dispatch only; a kick makes translated code come there by way of the
+ * all-miss table (context.c), and instructions that may enable interrupts are executed in C and come back
+ * by way of dbt_continue.
+ */
+#define _GNU_SOURCE
+#include "dbt/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/log.h"
+#include "cpu/fpu.h"
+
+static bool irq_deliverable(const struct vcpu *v)
+{
+    return v->irq_line && (v->sys_flags & FLAG_IF) && !v->shadow;
+}
+
+/* Whether dbt_dispatch has anything to do before the next instruction. */
+static bool attention(const struct vcpu *v)
+{
+    return v->kicked || v->mode_dirty || v->halted || v->shutdown || v->shadow ||
+           (v->sys_flags & FLAG_TF) || irq_deliverable(v) || (v->nmi_pending && !v->nmi_blocked);
+}
+
+static const void *leave(struct dbt *d, enum dbt_stop why)
+{
+    d->stopped = why;
+    fpu_park(&d->cpu);
+    return dbt_stub_leave;
+}
+
+static const void *go(struct dbt *d, const void *host)
+{
+    if (d->cpu.fpu_parked)
+        fpu_unpark(&d->cpu);
+    return host;
+}
+
+static void log_exit(struct dbt *d, const char *what)
+{
+    if (UNLIKELY(log_on_at(LOG_EXITS, (uint32_t)d->cpu.rip))) {
+        fpu_park(&d->cpu);
+        log_write("exit %s eip=%08x cpl=%u\n", what, (uint32_t)d->cpu.rip, d->cpu.cpl);
+    }
+}
+
+void dbt_deliver(struct dbt *d)
+{
+    struct vcpu *v = &d->cpu;
+
+    d->stats.exceptions++;
+    if (UNLIKELY(log_on_at(LOG_FAULT, (uint32_t)v->rip))) {
+        fpu_park(v);
+        log_write("exception %u error=%04x cr2=%08x at %04x:%08x cpl=%u esp=%08x\n", v->exc.vector,
+                  v->exc.error, v->exc.cr2, v->seg[SEG_CS].sel, (uint32_t)v->rip, v->cpl,
+                  vcpu_reg32(v, REG_SP));
+    }
+    v->shadow = 0;
+    deliver_exception(v);
+}
+
+/* Executes the instruction at rip in C, with its trap if EFLAGS.TF asks for one (SDM 3B 17.3.1.4). */
+static void step(struct dbt *d)
+{
+    struct vcpu *v = &d->cpu;
+    struct insn in;
+    bool trap = v->sys_flags & FLAG_TF;
+    uint8_t shadow = v->shadow;
+
+    v->shadow = 0;
+    if (single_fetch(d, &in) || single_step(d, &in)) {
+        dbt_deliver(d);
+        return;
+    }
+    if (trap && shadow != 2) {
+        v->dr[6] |= 1u << 14;
+        vcpu_raise(v, VEC_DB);
+        dbt_deliver(d);
+    }
+}
+
+/* Takes what is pending before an instruction boundary; true if the engine is to be left, with *out. */
+static bool take_events(struct dbt *d, const void **out)
+{
+    struct vcpu *v = &d->cpu;
+
+    if (v->shutdown) {
+        *out = leave(d, DBT_SHUTDOWN);
+        return true;
+    }
+    if (v->kicked) {
+        v->kicked = false;
+        d->stats.kicks++;
+        fpu_park(v);
+        v->ops->poll(v->ops_opaque);
+    }
+    if (v->stop) {
+        *out = leave(d, DBT_STOPPED);
+        return true;
+    }
+    if (v->nmi_pending && !v->nmi_blocked && !v->shadow) {
+        v->nmi_pending = false;
+        v->nmi_blocked = true;
+        deliver_interrupt(v, VEC_NMI);
+    }
+    if (irq_deliverable(v)) {
+        fpu_park(v);
+        int vector = v->ops->irq_ack(v->ops_opaque);
+        if (vector >= 0) {
+            d->stats.interrupts++;
+            if (UNLIKELY(log_on(LOG_IRQ)))
+                log_write("interrupt vector=%02x at eip=%08x\n", (unsigned)vector, (uint32_t)v->rip);
+            deliver_interrupt(v, (uint8_t)vector);
+        }
+    }
+    if (v->shutdown) {
+        *out = leave(d, DBT_SHUTDOWN);
+        return true;
+    }
+    if (v->halted) {
+        d->stats.halts++;
+        *out = leave(d, DBT_HALTED);
+        return true;
+    }
+    return false;
+}
+
+/* The block at rip, translated if need be. NULL with v->exc set if it cannot be fetched; *kept is false
+   where its address must not be remembered. */
+static struct block *find_block(struct dbt *d, bool *kept, bool *in_memory)
+{
+    struct vcpu *v = &d->cpu;
+    uint32_t eip = (uint32_t)v->rip, page;
+    uint32_t gva = eip + v->seg[SEG_CS].base;
+    bool registered;
+
+    *in_memory = true;
+    if (eip > v->seg[SEG_CS].limit) {
+        vcpu_raise_error(v, VEC_GP, 0);
+        return NULL;
+    }
+    int r = mmu_fetch_page(v, d->window, gva, &page, &registered);
+    if (r == FAULT)
+        return NULL;
+    if (r) {
+        *in_memory = false;
+        return NULL;
+    }
+    d->unregistered = !registered;
+    d->runs_into_io = false;
+    struct block *b = block_find(d, eip, page, d->context->key);
+    if (!b)
+        b = translate(d, eip, page, d->context->key);
+    *kept = !d->unregistered;
+    *in_memory = !d->runs_into_io;
+    return b;
+}
+
+const void *dbt_dispatch(struct dbt *d)
+{
+    struct vcpu *v = &d->cpu;
+    const void *out;
+
+    for (;;) {
+        if (take_events(d, &out))
+            return out;
+        if (v->mode_dirty && context_update(d) < 0) {
+            v->shutdown = true;
+            continue;
+        }
+        context_arm(d);
+        if (UNLIKELY((v->sys_flags & FLAG_TF) || v->shadow)) {
+            step(d);
+            continue;
+        }
+        bool kept = true, in_memory;
+        struct block *b = find_block(d, &kept, &in_memory);
+        if (UNLIKELY(v->mode_dirty))
+            continue;
+        if (!b && !in_memory) {
+            step(d);
+            continue;
+        }
+        if (!b) {
+            dbt_deliver(d);
+            continue;
+        }
+        if (UNLIKELY(d->options.verify)) {
+            out = verify_block(d, b);
+            if (out)
+                return out;
+            continue;
+        }
+        if (kept)
+            d->context->jump_cache[b->eip & (JUMP_CACHE_ENTRIES - 1)] = b->code;
+        return go(d, b->code);
+    }
+}
+
+const void *dbt_miss(struct dbt *d)
+{
+    d->stats.misses++;
+    log_exit(d, "miss");
+    return dbt_dispatch(d);
+}
+
+const void *dbt_continue(struct dbt *d)
+{
+    if (attention(&d->cpu) || d->options.verify)
+        return dbt_dispatch(d);
+    return go(d, d->jit.stub[STUB_INDIRECT]);
+}
+
+/* Whether a jump from `from` may lead straight to `to`: see the head of block.c. */
+static bool may_link(const struct dbt *d, const struct block *from, const struct block *to, bool kept)
+{
+    bool same_page = ((from->eip + from->cs_base) ^ (to->eip + to->cs_base)) < PAGE_SIZE;
+
+    if (window_kind(d->window) == WINDOW_USER)
+        return same_page && to->page2 == NO_PAGE;
+    return kept || (same_page && to->page2 == NO_PAGE);
+}
+
+const void *dbt_chain(struct dbt *d, struct exit_link *link)
+{
+    struct vcpu *v = &d->cpu;
+    struct block *from = link->from;
+    bool kept = true, in_memory;
+
+    v->rip = link->eip;
+    log_exit(d, "chain");
+    if (attention(v) || d->options.verify)
+        return dbt_dispatch(d);
+    uint64_t flushes = d->stats.flushes;
+    struct block *b = find_block(d, &kept, &in_memory);
+    if (!b || v->mode_dirty)
+        return dbt_dispatch(d);
+    if (d->stats.flushes == flushes && !from->dead && !link->to && may_link(d, from, b, kept))
+        block_link(d, link, b);
+    else
+        d->stats.unchained++;
+    return go(d, b->code);
+}
+
+const void *dbt_callout(struct dbt *d, const struct insn *in)
+{
+    struct vcpu *v = &d->cpu;
+    uint32_t drops = d->drops;
+    uint32_t next = (uint32_t)v->rip + in->len;
+
+    d->stats.callouts++;
+    log_exit(d, "callout");
+    if (single_step(d, in)) {
+        d->jit.ring_sp += 8;
+        dbt_deliver(d);
+        return dbt_dispatch(d);
+    }
+    /* A shadow holds off what is pending now; with nothing pending, the next instruction in this block is
+       executed before anything is looked for again. */
+    if (v->shadow && !v->irq_line && !v->nmi_pending && !v->kicked && !(v->sys_flags & FLAG_TF) &&
+        (next & PAGE_MASK))
+        v->shadow = 0;
+    if (v->rip == next && d->drops == drops && !attention(v)) {
+        fpu_unpark(v);
+        return NULL;
+    }
+    d->jit.ring_sp += 8;
+    return dbt_continue(d);
+}
+
+/* ---- faults ---- */
+
+static const void *execute_faulting(struct dbt *d)
+{
+    struct insn in;
+
+    d->stats.emulated_faults++;
+    if (single_fetch(d, &in) || single_step(d, &in)) {
+        dbt_deliver(d);
+        return dbt_dispatch(d);
+    }
+    return dbt_continue(d);
+}
+
+static void learn(struct dbt *d, uint32_t gpa, unsigned operand, bool user)
+{
+    struct learned_site *s = &d->learned[(gpa * 0x9E3779B1u) >> (32 - SITE_BITS)];
+
+    if (s->gpa != gpa)
+        *s = (struct learned_site){.gpa = gpa};
+    if (user) {
+        s->user |= BIT(operand);
+        d->stats.user_sites++;
+    } else {
+        s->user &= ~BIT(operand);
+    }
+    if (++s->flips > 6) {
+        s->mixed |= BIT(operand);
+        d->stats.mixed_sites++;
+    }
+}
+
+/* Which operand of a string instruction with two was it? */
+static unsigned faulting_operand(const struct vcpu *v, const struct fault_site *site, uint32_t gva,
+                                 bool write)
+{
+    if (site->operand != OPERAND_BOTH)
+        return site->operand;
+    if (write)
+        return 1;
+    bool source = gva >> PAGE_SHIFT == vcpu_reg32(v, REG_SI) >> PAGE_SHIFT;
+    bool dest = gva >> PAGE_SHIFT == vcpu_reg32(v, REG_DI) >> PAGE_SHIFT;
+    return dest && !source;
+}
+
+static bool within(uint64_t address, uint64_t start, uint64_t size)
+{
+    return address - start < size;
+}
+
+static void restore_guest(struct dbt *d, const struct block *b, const struct fault_site *site)
+{
+    static const uint8_t order[8] = {0, 1, 2, 3, 12, 5, 6, 7};
+    struct vcpu *v = &d->cpu;
+
+    for (unsigned i = 0; i < 8; i++)
+        v->regs[i] = (uint32_t)d->jit.frame[order[i]];
+    v->regs[REG_SP] = (uint32_t)(d->jit.frame[12] + (uint64_t)(int64_t)site->esp);
+    if (site->borrowed != NO_REG)
+        v->regs[site->borrowed] = (uint32_t)d->jit.frame[9];
+    v->host_flags = d->jit.frame_flags;
+    v->rip = b->eip + site->guest;
+}
+
+static const struct fault_site *find_site(const struct block *b, uint64_t pc)
+{
+    uint32_t host = (uint32_t)(pc - (uint64_t)b->code);
+    for (unsigned i = 0; i < b->site_count; i++) {
+        if (b->sites[i].host == host)
+            return &b->sites[i];
+    }
+    return NULL;
+}
+
+/* We did it: a fault that no template accounts for. Prints what is known and aborts. */
+static const void *unexpected(struct dbt *d, const struct block *b)
+{
+    fpu_park(&d->cpu);
+    fprintf(stderr, "novt: internal error: trap %d error %x address %llx at host %llx (block eip %08x + %llx)\n",
+            d->fault.trap, d->fault.error, (unsigned long long)d->fault.address,
+            (unsigned long long)d->jit.frame_rip, b ? b->eip : 0,
+            b ? (unsigned long long)(d->jit.frame_rip - (uint64_t)b->code) : 0);
+    abort();
+}
+
+const void *dbt_fault(struct dbt *d)
+{
+    struct vcpu *v = &d->cpu;
+    uint64_t address = d->fault.address;
+    bool write = d->fault.error & 2;
+
+    d->jit.ring_sp = d->jit.frame[4];
+    if (d->fault.trap == 14 && d->context &&
+        within(address, (uint64_t)d->context->ring - 4096, RING_ENTRIES * 8 + 8192)) {
+        d->stats.ring_resets++;
+        context_reset_ring(d, d->context);
+        d->jit.ring_sp = d->context->ring_sp;
+        return dbt_stub_retry;
+    }
+    struct block *b = cache_block_at(&d->cache, d->jit.frame_rip);
+    const struct fault_site *site = b ? find_site(b, d->jit.frame_rip) : NULL;
+    if (!site)
+        return unexpected(d, b);
+    restore_guest(d, b, site);
+    if (site->kind == SITE_POLL) {
+        d->stats.polls++;
+        return dbt_dispatch(d);
+    }
+    if (d->fault.trap != 14) {
+        single_raise_host(v, d->fault.trap);
+        dbt_deliver(d);
+        return dbt_dispatch(d);
+    }
+    if (site->kind == SITE_PROBE)
+        return execute_faulting(d);
+
+    struct window *w = within(address, d->jit.base, GIB(4)) ? d->window
+                       : within(address, d->jit.ubase, GIB(4)) ? d->user_window
+                                                               : NULL;
+    if (!w)
+        return execute_faulting(d); /* a string that wraps at 4 GiB ran into the guard */
+    enum mmu_fault r = mmu_fault(v, w, (uint32_t)address, write);
+    if (UNLIKELY(log_on_at(LOG_FAULT, (uint32_t)v->rip))) {
+        fpu_park(v);
+        log_write("fault gva=%08x %s eip=%08x cpl=%u -> %d\n", (uint32_t)address,
+                  write ? "write" : "read", (uint32_t)v->rip, v->cpl, (int)r);
+    }
+    switch (r) {
+    case MMU_MAPPED:
+        d->stats.mapped_faults++;
+        if (b->dead || v->mode_dirty)
+            return execute_faulting(d);
+        if (v->fpu_parked)
+            fpu_unpark(v);
+        return dbt_stub_retry;
+    case MMU_GUEST:
+        dbt_deliver(d);
+        return dbt_dispatch(d);
+    case MMU_USER_PAGE:
+    case MMU_SUPER_PAGE:
+        learn(d, b->gpa + site->guest, faulting_operand(v, site, (uint32_t)address, write),
+              r == MMU_USER_PAGE);
+        block_drop(d, b);
+        return dbt_dispatch(d);
+    default:
+        return execute_faulting(d);
+    }
+}
+
+/* ---- the public face ---- */
+
+struct dbt *dbt_create(struct mmu *mmu, const struct cpu_model *model, const struct dbt_options *options,
+                       struct err *err)
+{
+    struct dbt *d = mmap(NULL, sizeof(*d), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (d == MAP_FAILED) {
+        err_set(err, errno, "no memory for the engine: %s", strerror(errno));
+        return NULL;
+    }
+    d->mmu = mmu;
+    if (options)
+        d->options = *options;
+    d->bmi2 = __builtin_cpu_supports("bmi2");
+    d->jit.stub[STUB_CALLOUT] = dbt_stub_callout;
+    d->jit.stub[STUB_CHAIN] = dbt_stub_chain;
+    d->jit.stub[STUB_MISS] = dbt_stub_miss;
+    d->jit.stub[STUB_INDIRECT] = d->bmi2 ? dbt_stub_indirect_bmi2 : dbt_stub_indirect_plain;
+    d->page_count = (uint32_t)(mmu_ram_size(mmu) >> PAGE_SHIFT);
+    if (d->page_count < MIB(1) >> PAGE_SHIFT)
+        d->page_count = MIB(1) >> PAGE_SHIFT;
+    d->pages = calloc(d->page_count, sizeof(*d->pages));
+    if (!d->pages) {
+        err_set(err, ENOMEM, "no memory for the engine");
+        goto fail_pages;
+    }
+    uint32_t size = d->options.cache_size ? d->options.cache_size : (uint32_t)MIB(64);
+    if (cache_init(&d->cache, size, err) < 0)
+        goto fail_cache;
+    if (context_init(d, err) < 0)
+        goto fail_context;
+    if (fault_install(err) < 0)
+        goto fail_install;
+    d->cpu.model = model;
+    mmu_attach(mmu, &d->cpu);
+    mmu_set_listener(mmu, &(struct mmu_listener){.code_written = block_code_written,
+                                                 .code_unmapped = block_code_unmapped,
+                                                 .window_recycled = block_window_recycled,
+                                                 .opaque = d});
+    vcpu_reset(&d->cpu);
+    fpu_reset(&d->cpu);
+    vcpu_mode_changed(&d->cpu);
+    return d;
+
+fail_install:
+    context_fini(d);
+fail_context:
+    cache_fini(&d->cache);
+fail_cache:
+    free(d->pages);
+fail_pages:
+    munmap(d, sizeof(*d));
+    return NULL;
+}
+
+void dbt_destroy(struct dbt *d)
+{
+    if (!d)
+        return;
+    fault_detach(d);
+    context_fini(d);
+    cache_fini(&d->cache);
+    free(d->pages);
+    munmap(d, sizeof(*d));
+}
+
+struct vcpu *dbt_vcpu(struct dbt *d)
+{
+    return &d->cpu;
+}
+
+enum dbt_stop dbt_run(struct dbt *d)
+{
+    struct err err = {0};
+
+    if (fault_attach(d, &err) < 0) {
+        fprintf(stderr, "novt: %s\n", err.text);
+        return DBT_STOPPED;
+    }
+    vcpu_mode_changed(&d->cpu);
+    d->window = NULL;
+    dbt_enter(d);
+    return d->stopped;
+}
+
+void dbt_print_stats(const struct dbt *d, FILE *to)
+{
+#define STAT(name, text) fprintf(to, "%14llu  %s\n", (unsigned long long)d->stats.name, text);
+#include "dbt/stats.def"
+#undef STAT
+}
