@@ -51,7 +51,7 @@ void fpu_unpark(struct vcpu *v)
 
 /*
  * SDM 3A table 9-1: FCW 0040h, FSW 0, FTW 5555h (all registers hold +0.0: none is empty, which the
- * abridged tag word writes as FFh), XMM 0, MXCSR 1F80h, XCR0 1.
+ * abridged tag word writes as FFh), XMM 0, MXCSR 1F80h.
  */
 void fpu_reset(struct vcpu *v)
 {
@@ -64,6 +64,5 @@ void fpu_reset(struct vcpu *v)
     v->fpu_area[4] = 0xFF;
     memcpy(v->fpu_area + 24, &mxcsr, sizeof mxcsr);
     memcpy(v->fpu_area + XSAVE_HEADER, &xstate_bv, sizeof xstate_bv);
-    v->xcr0 = XCR0_X87;
     v->fpu_parked = true;
 }
