@@ -62,6 +62,7 @@ void vcpu_reset(struct vcpu *v)
     v->dr[6] = RESET_DR6;
     v->dr[7] = RESET_DR7;
     v->efer = 0;
+    v->xcr0 = XCR0_X87;
     v->tsc_offset = 0 - __builtin_ia32_rdtsc();
     v->msr = (struct msrs){.pat = RESET_PAT, .misc_enable = 1, .apic_base = RESET_APIC_BASE};
 
