@@ -1,13 +1,14 @@
 /*
- * Blocks: found by guest-physical address, EIP, CS base and mode key, so that address spaces share them;
- * linked by patching direct jumps; dropped when their source bytes change.
+ * Blocks: found by guest-physical address, EIP, CS base and mode key, so that address spaces share
+ * them; linked by patching direct jumps; dropped when their source bytes change.
  *
  * Invariants:
- *  - A dropped block is never entered again: every jump that was patched to lead to it is led back to its
- *    own stub, its tag-checked entry becomes a jump to the look-up, and so does its landing pad. Jump
- *    caches and return rings may therefore hold its address until the code cache is emptied.
- *  - A jump is patched only within one linear page, or in the supervisor's or unpaged window, of which
- *    there is one address space at any time: block_code_unmapped undoes it (docs/translation.md).
+ *  - A dropped block is never entered again: every jump that was patched to lead to it is led back
+ * to its own stub, its tag-checked entry becomes a jump to the look-up, and so does its landing
+ * pad. Jump caches and return rings may therefore hold its address until the code cache is emptied.
+ *  - A jump is patched only within one linear page, or in the supervisor's or unpaged window, of
+ * which there is one address space at any time: block_code_unmapped undoes it
+ * (docs/translation.md).
  *  - Pages that hold blocks are write-protected in every window.
  */
 #include "dbt/engine.h"
@@ -39,7 +40,8 @@ static bool second_page_holds(struct dbt *d, const struct block *b)
     if (b->page2 == NO_PAGE)
         return true;
     struct exception saved = d->cpu.exc;
-    int r = mmu_fetch_page(&d->cpu, d->window, (block_linear(b) | PAGE_MASK) + 1, &page, &registered);
+    int r =
+        mmu_fetch_page(&d->cpu, d->window, (block_linear(b) | PAGE_MASK) + 1, &page, &registered);
     d->cpu.exc = saved;
     d->unregistered |= !registered;
     return r == 0 && page == b->page2;
@@ -207,7 +209,8 @@ void block_code_unmapped(void *opaque, struct window *w, uint32_t first, uint32_
         vcpu_mode_changed(&d->cpu);
     if (window_kind(w) == WINDOW_USER)
         return;
-    /* Chains into these pages. A block that begins on the page before may reach into the first one. */
+    /* Chains into these pages. A block that begins on the page before may reach into the first one.
+     */
     for (unsigned lists = 0; lists <= count && lists < (1u << LIN_BITS); lists++) {
         for (struct block *b = d->by_lin[lin_hash(first - 1 + lists)]; b; b = b->lin_next[0]) {
             if (block_linear(b) >> PAGE_SHIFT == first - 1 && b->page2 == NO_PAGE)

@@ -1,7 +1,8 @@
 /*
- * Host code lives in one shared memory object, mapped twice: writable for the translator, executable
- * for the CPU. Code and metadata are both handed out from front to back and emptied together, so that
- * blocks stand in address order in blocks[], and an address is found by bisection.
+ * Host code lives in one shared memory object, mapped twice: writable for the translator,
+ * executable for the CPU. Code and metadata are both handed out from front to back and emptied
+ * together, so that blocks stand in address order in blocks[], and an address is found by
+ * bisection.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,14 +1,16 @@
 /*
- * Contexts. One is (window, mode key, CS base and limit); it owns a jump cache and a return ring, laid out
- * as guard page, ring, guard page, jump cache, poll page. Translated code reaches the cache by r14 and the
- * ring by rsp. A kick replaces r14 by the all-miss table, whose poll page cannot be read.
+ * Contexts. One is (window, mode key, CS base and limit); it owns a jump cache and a return ring,
+ * laid out as guard page, ring, guard page, jump cache, poll page. Translated code reaches the
+ * cache by r14 and the ring by rsp. A kick replaces r14 by the all-miss table, whose poll page
+ * cannot be read.
  *
- * Invariant: whatever a context's cache and ring hold is good for its window and key as they are now, or
- * the context is marked stale and emptied before it is used.
+ * Invariant: whatever a context's cache and ring hold is good for its window and key as they are
+ * now, or the context is marked stale and emptied before it is used.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -23,7 +25,8 @@ enum {
     AREA_BYTES = OFFSET_CACHE + CACHE_BYTES + 4096,
 };
 
-/* The area that an offset within a limit probes: 4 GiB that read as zero, then as much that faults. */
+/* The area that an offset within a limit probes: 4 GiB that read as zero, then as much that faults.
+ */
 #define PROBE_READABLE GIB(4)
 #define PROBE_BYTES    (2 * GIB(4) + 65536)
 
@@ -43,19 +46,20 @@ int context_init(struct dbt *d, struct err *err)
         d->contexts[i].ring = (uint64_t *)(area + OFFSET_RING);
         d->contexts[i].jump_cache = (const void **)(area + OFFSET_CACHE);
     }
-    uint8_t *miss = mmap(NULL, CACHE_BYTES + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                         -1, 0);
+    uint8_t *miss =
+        mmap(NULL, CACHE_BYTES + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (miss == MAP_FAILED)
         goto fail;
     d->all_miss = (const void **)miss;
     fill(d->all_miss, dbt_stub_miss, JUMP_CACHE_ENTRIES);
     if (mprotect(miss + CACHE_BYTES, 4096, PROT_NONE) < 0)
         goto fail;
-    d->probe_area = mmap(NULL, PROBE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-                         0);
+    d->probe_area =
+        mmap(NULL, PROBE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (d->probe_area == MAP_FAILED || mprotect(d->probe_area, PROBE_READABLE, PROT_READ) < 0)
         goto fail;
     d->probe_end = (uint64_t)d->probe_area + PROBE_READABLE;
+    d->fsgsbase = getauxval(AT_HWCAP2) & 2; /* HWCAP2_FSGSBASE: the kernel allows WRGSBASE */
     return 0;
 fail:
     err_set(err, errno, "no address space for the engine's tables: %s", strerror(errno));
@@ -158,7 +162,8 @@ static struct context *take_context(struct dbt *d, struct window *w)
             goto found;
     }
     c = &d->contexts[d->context_next++ % CONTEXT_COUNT];
-    for (struct context *p = window_private(c->window), *before = NULL; p; before = p, p = p->next) {
+    for (struct context *p = window_private(c->window), *before = NULL; p;
+         before = p, p = p->next) {
         if (p != c)
             continue;
         if (before)
@@ -180,15 +185,12 @@ found:
     return c;
 }
 
-static void set_gs_base(uint64_t base)
+static void set_gs_base(const struct dbt *d, uint64_t base)
 {
-    /* HWCAP2 bit 1: the kernel allows WRGSBASE. */
-    extern unsigned long getauxval(unsigned long);
-    if (LIKELY(getauxval(26) & 2)) {
+    if (LIKELY(d->fsgsbase))
         __asm__ volatile("wrgsbase %0" : : "r"(base));
-    } else {
-        syscall(SYS_arch_prctl, 0x1001, base);
-    }
+    else
+        syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, base);
 }
 
 void context_arm(struct dbt *d)
@@ -216,7 +218,8 @@ int context_update(struct dbt *d)
     if (d->context)
         d->context->ring_sp = d->jit.ring_sp;
     for (c = window_private(w); c; c = c->next) {
-        if (c->key == key && c->cs_base == v->seg[SEG_CS].base && c->cs_limit == v->seg[SEG_CS].limit)
+        if (c->key == key && c->cs_base == v->seg[SEG_CS].base &&
+            c->cs_limit == v->seg[SEG_CS].limit)
             break;
     }
     if (!c) {
@@ -232,7 +235,7 @@ int context_update(struct dbt *d)
     if (d->window != w || d->jit.base != window_base(w)) {
         d->window = w;
         d->jit.base = window_base(w);
-        set_gs_base(d->jit.base);
+        set_gs_base(d, d->jit.base);
     }
     d->jit.ubase = window_base(d->user_window);
     for (unsigned seg = 0; seg < SEG_COUNT; seg++)

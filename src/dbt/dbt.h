@@ -1,5 +1,6 @@
 /*
- * The engine: runs a vCPU by translating its code to 64-bit host code in windows (docs/translation.md).
+ * The engine: runs a vCPU by translating its code to 64-bit host code in windows
+ * (docs/translation.md).
  */
 #ifndef DBT_DBT_H
 #define DBT_DBT_H
@@ -28,22 +29,22 @@ enum dbt_stop {
 };
 
 /*
- * Makes an engine with a vCPU of its own in the state after RESET, attached to `mmu`. The caller sets
- * ops and changes registers by way of dbt_vcpu before the first dbt_run.
+ * Makes an engine with a vCPU of its own in the state after RESET, attached to `mmu`. The caller
+ * sets ops and changes registers by way of dbt_vcpu before the first dbt_run.
  */
-struct dbt *dbt_create(struct mmu *mmu, const struct cpu_model *model, const struct dbt_options *options,
-                       struct err *err);
+struct dbt *dbt_create(struct mmu *mmu, const struct cpu_model *model,
+                       const struct dbt_options *options, struct err *err);
 void dbt_destroy(struct dbt *d);
 struct vcpu *dbt_vcpu(struct dbt *d);
 
-/* Runs until one of the reasons above. Delivers interrupts itself, by way of ops->irq_ack. Every call
-   must come from one thread. On return the FPU is parked. */
+/* Runs until one of the reasons above. Delivers interrupts itself, by way of ops->irq_ack. Every
+   call must come from one thread. On return the FPU is parked. */
 enum dbt_stop dbt_run(struct dbt *d);
 
 /*
  * The signal that makes the running vCPU thread leave translated code at the next safe point, where
- * ops->poll is called: sent by timer_create (SIGEV_THREAD_ID) or pthread_kill to the thread that runs
- * dbt_run. Outside translated code it only sets vcpu.kicked.
+ * ops->poll is called: sent by timer_create (SIGEV_THREAD_ID) or pthread_kill to the thread that
+ * runs dbt_run. Outside translated code it only sets vcpu.kicked.
  */
 #define DBT_KICK_SIGNAL SIGUSR1
 

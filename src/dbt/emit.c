@@ -80,7 +80,8 @@ void emit_op_mem(struct emit *e, const struct hop *op, unsigned reg, const struc
     bool has_base = m->base != H_NONE, has_index = m->index != H_NONE;
     unsigned mod;
 
-    emit_opcode(e, op, m, reg & 8, has_index && (m->index & 8), has_base && (m->base & 8), op->opcode);
+    emit_opcode(e, op, m, reg & 8, has_index && (m->index & 8), has_base && (m->base & 8),
+                op->opcode);
     if (!has_base)
         mod = 0;
     else if (m->disp == 0 && (m->base & 7) != RBP)
@@ -262,7 +263,7 @@ void emit_patch(struct emit *e, uint32_t at, uint32_t target)
 
 void emit_shiftx(struct emit *e, unsigned to, unsigned from, unsigned count, bool right)
 {
-    struct hop op = {.map = 2, .opcode = 0xF7, .vex = true, .vex_vvvv = (uint8_t)count,
-                     .vex_pp = right ? 3 : 1};
+    struct hop op = {
+        .map = 2, .opcode = 0xF7, .vex = true, .vex_vvvv = (uint8_t)count, .vex_pp = right ? 3 : 1};
     emit_op_reg(e, &op, to, from);
 }

@@ -1,6 +1,7 @@
 /*
- * The emitter: the one place that knows host encodings. One function an operand shape; the opcode is
- * data. Overflow of the buffer is sticky (emit.overflow) and checked once, at the end of a block.
+ * The emitter: the one place that knows host encodings. One function an operand shape; the opcode
+ * is data. Overflow of the buffer is sticky (emit.overflow) and checked once, at the end of a
+ * block.
  */
 #ifndef DBT_EMIT_H
 #define DBT_EMIT_H
@@ -10,11 +11,26 @@
 /* Host registers. Their use while translated code runs (docs/translation.md):
    rax-rdi but rsp: the guest's registers of the same name; r12: guest ESP; rsp: return ring. */
 enum host_reg {
-    RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15,
-    R_ADDR = R8,   /* scratch: effective or linear address; target of indirect jumps */
-    R_SEG = R9,    /* scratch: segment base, user window, saved register */
-    R_VAL = R10,   /* scratch: a value on its way */
-    R_LINK = R11,  /* scratch: exit record, shift count */
+    RAX,
+    RCX,
+    RDX,
+    RBX,
+    RSP,
+    RBP,
+    RSI,
+    RDI,
+    R8,
+    R9,
+    R10,
+    R11,
+    R12,
+    R13,
+    R14,
+    R15,
+    R_ADDR = R8,  /* scratch: effective or linear address; target of indirect jumps */
+    R_SEG = R9,   /* scratch: segment base, user window, saved register */
+    R_VAL = R10,  /* scratch: a value on its way */
+    R_LINK = R11, /* scratch: exit record, shift count */
     R_ESP = R12,
     R_BASE = R13,
     R_CACHE = R14,
@@ -23,7 +39,8 @@ enum host_reg {
 
 enum { H_NONE = 0xFF };
 
-/* A host memory operand: [base + index * scale + disp], optionally GS-relative, optionally cut to 32 bits. */
+/* A host memory operand: [base + index * scale + disp], optionally GS-relative, optionally cut to
+ * 32 bits. */
 struct hmem {
     uint8_t base, index; /* host_reg or H_NONE */
     uint8_t scale;       /* 1, 2, 4, 8 */
@@ -33,10 +50,10 @@ struct hmem {
 
 /* An opcode with its prefixes. */
 struct hop {
-    uint8_t map;    /* 0, 1 (0F), 2 (0F 38), 3 (0F 3A) */
+    uint8_t map; /* 0, 1 (0F), 2 (0F 38), 3 (0F 3A) */
     uint8_t opcode;
-    uint8_t rep;    /* F2h, F3h or 0 */
-    bool opsize;    /* 66h */
+    uint8_t rep; /* F2h, F3h or 0 */
+    bool opsize; /* 66h */
     bool lock;
     bool rex_w;
     bool vex;
@@ -58,7 +75,8 @@ void emit_bytes(struct emit *e, const void *bytes, unsigned count);
 void emit_u32(struct emit *e, uint32_t value);
 void emit_u64(struct emit *e, uint64_t value);
 
-/* op reg, rm and op reg, [mem]; `reg` is also the opcode extension. Immediates follow by emit_bytes. */
+/* op reg, rm and op reg, [mem]; `reg` is also the opcode extension. Immediates follow by
+ * emit_bytes. */
 void emit_op_reg(struct emit *e, const struct hop *op, unsigned reg, unsigned rm);
 void emit_op_mem(struct emit *e, const struct hop *op, unsigned reg, const struct hmem *m);
 /* An opcode without ModRM (prefixes, REX.W, map, opcode); `reg` is added to the opcode. */
@@ -81,7 +99,8 @@ void emit_lea64(struct emit *e, unsigned to, const struct hmem *m);
 /* lea32 of a whole operand (gs and addr32 are ignored). */
 void emit_lea32_mem(struct emit *e, unsigned to, const struct hmem *m);
 
-/* Control transfer. The functions with rel32 return the offset of the displacement, for emit_patch. */
+/* Control transfer. The functions with rel32 return the offset of the displacement, for emit_patch.
+ */
 uint32_t emit_jmp(struct emit *e);
 uint32_t emit_call(struct emit *e);
 uint32_t emit_jcc(struct emit *e, unsigned condition);

@@ -1,7 +1,8 @@
 /*
  * The engine's inner structures, shared by the files of dbt/ only.
  *
- * The road of a block: dbt_miss or dbt_chain (run.c) -> block_find (block.c) -> translate (translate.c)
+ * The road of a block: dbt_miss or dbt_chain (run.c) -> block_find (block.c) -> translate
+ * (translate.c)
  * -> emit, cache -> host code. The way back: a stub (stubs.S) or the signal handler (fault.c).
  */
 #ifndef DBT_ENGINE_H
@@ -16,17 +17,17 @@
 #include "mmu/mmu.h"
 
 /*
- * The mode key: all that translated code takes for granted besides its bytes and their address. A change
- * of any of it is a change of context.
+ * The mode key: all that translated code takes for granted besides its bytes and their address. A
+ * change of any of it is a change of context.
  */
 enum key {
     KEY_CPL = 3,
-    KEY_CODE32 = 1u << 2,   /* CS.D */
-    KEY_STACK32 = 1u << 3,  /* SS.B */
-    KEY_DS_FLAT = 1u << 4,  /* base 0, limit 4G, writable */
+    KEY_CODE32 = 1u << 2,  /* CS.D */
+    KEY_STACK32 = 1u << 3, /* SS.B */
+    KEY_DS_FLAT = 1u << 4, /* base 0, limit 4G, writable */
     KEY_ES_FLAT = 1u << 5,
     KEY_SS_FLAT = 1u << 6,
-    KEY_CS_FLAT = 1u << 7,  /* limit 4G: fetches need no check; the base is part of the context */
+    KEY_CS_FLAT = 1u << 7, /* limit 4G: fetches need no check; the base is part of the context */
     KEY_PROTECTED = 1u << 8,
     KEY_V86 = 1u << 9,
     KEY_X87_NM = 1u << 10,  /* CR0.EM or TS: x87 raises #NM */
@@ -35,18 +36,13 @@ enum key {
     KEY_WAIT_NM = 1u << 13, /* CR0.MP and TS */
     KEY_MMX_UD = 1u << 14,  /* CR0.EM */
     KEY_AVX = 1u << 15,     /* CR4.OSXSAVE and XCR0: AVX may be used */
-    KEY_STEP = 1u << 16,    /* EFLAGS.TF, or an interrupt shadow: blocks of one instruction, not kept */
-    KEY_LONG = 1u << 17,    /* reserved for 64-bit guests */
+    KEY_STEP =
+        1u << 16, /* EFLAGS.TF, or an interrupt shadow: blocks of one instruction, not kept */
+    KEY_LONG = 1u << 17, /* reserved for 64-bit guests */
     KEY_PAGED = 1u << 18,
 };
 
-enum stub {
-    STUB_CALLOUT,
-    STUB_CHAIN,
-    STUB_MISS,
-    STUB_INDIRECT,
-    STUB_COUNT
-};
+enum stub { STUB_CALLOUT, STUB_CHAIN, STUB_MISS, STUB_INDIRECT, STUB_COUNT };
 
 /* What assembly and translated code see, at OFF_JIT. */
 struct jit {
@@ -54,8 +50,8 @@ struct jit {
     uint64_t frame[16], frame_rip, frame_flags;
     uint64_t single_sp;
     const void *stub[STUB_COUNT];
-    /* For a segment that is not flat: an access at offset o of n bytes is within the limit and allowed iff
-       the byte at probe + o + n - 1 can be read. */
+    /* For a segment that is not flat: an access at offset o of n bytes is within the limit and
+       allowed iff the byte at probe + o + n - 1 can be read. */
     uint64_t probe_read[SEG_COUNT], probe_write[SEG_COUNT];
 };
 
@@ -66,14 +62,15 @@ struct exit_link {
     struct block *from, *to; /* to: while patched */
     struct exit_link *next;  /* in to->incoming */
     uint32_t eip;
-    uint32_t patch, stub;    /* offsets in from's code: the rel32, and the code that asks dbt_chain */
+    uint32_t patch, stub; /* offsets in from's code: the rel32, and the code that asks dbt_chain */
 };
 
 enum site_kind { SITE_MEM, SITE_POLL, SITE_PROBE };
 
 enum { OPERAND_BOTH = 2 };
 
-/* A host instruction that may fault: what it belongs to, and how to undo what its template did before. */
+/* A host instruction that may fault: what it belongs to, and how to undo what its template did
+ * before. */
 struct fault_site {
     uint32_t host;    /* offset in the block's code */
     uint16_t guest;   /* offset of the guest instruction from block.eip */
@@ -87,7 +84,7 @@ struct fault_site {
 struct block {
     uint32_t eip, cs_base, cs_limit, key;
     uint32_t gpa;
-    uint32_t page2;  /* guest-physical page of the part behind the page end, or NO_PAGE */
+    uint32_t page2; /* guest-physical page of the part behind the page end, or NO_PAGE */
     uint16_t len, insns;
     bool dead;
     uint8_t exit_count;
@@ -95,7 +92,7 @@ struct block {
     uint32_t direct; /* offset of the entry for chained jumps; the tag check is at 0 */
     uint32_t pad;    /* offset of the landing pad behind a CALL, or 0 */
     uint32_t code_len;
-    uint8_t *code;   /* executable address */
+    uint8_t *code; /* executable address */
     struct block *hash_next, *lin_next[2];
     struct exit_link *incoming, *exits;
     struct fault_site *sites;
@@ -109,13 +106,13 @@ struct page_ref {
 };
 
 /*
- * A context is a window seen through one mode key: jump cache and return ring, which hold addresses that
- * are only good there.
+ * A context is a window seen through one mode key: jump cache and return ring, which hold addresses
+ * that are only good there.
  */
 struct context {
     struct window *window; /* borrowed; NULL: free */
     uint32_t key, cs_base, cs_limit;
-    bool stale; /* jump cache and ring are to be emptied before they are used */
+    bool stale;           /* jump cache and ring are to be emptied before they are used */
     struct context *next; /* of the same window */
     const void **jump_cache;
     uint64_t *ring;
@@ -140,6 +137,29 @@ struct learned_site {
     uint8_t flips;
 };
 
+enum { VERIFY_STORES = 512 };
+
+struct verify_state {
+    uint64_t regs[8], rip, host_flags;
+    uint8_t fpu[FPU_AREA_SIZE];
+};
+
+struct verify_store {
+    uint32_t gpa, size;
+    uint8_t before[64], after[64];
+};
+
+/* What single steps of the block that is running now have given (verify.c). */
+struct verify {
+    bool active, abandoned, faulted;
+    struct exception exc;
+    struct verify_state expected;
+    struct block block;
+    const struct vcpu_mem *real; /* borrowed */
+    unsigned count;
+    struct verify_store store[VERIFY_STORES];
+};
+
 struct cache {
     uint8_t *rw, *rx;
     uint32_t size, used;
@@ -156,16 +176,17 @@ struct dbt {
     };
     struct jit jit;
 
-    struct mmu *mmu;   /* borrowed */
+    struct mmu *mmu; /* borrowed */
     struct context *context;
     struct window *window, *user_window; /* of the current context */
     struct dbt_options options;
-    bool bmi2;
+    bool bmi2, fsgsbase;
     bool single_running; /* dbt_run_single is on the C stack */
     bool unregistered;   /* the last fetch was good for one execution only */
+    bool diverged;       /* verify_end found a difference */
     bool runs_into_io;   /* the last translation met an instruction that ends in I/O memory */
     enum dbt_stop stopped;
-    uint32_t drops;      /* changes whenever a block is dropped */
+    uint32_t drops; /* changes whenever a block is dropped */
 
     struct { /* the fault that brought dbt_fault in */
         int trap;
@@ -187,6 +208,8 @@ struct dbt {
 
     uint8_t *probe_area;
     uint64_t probe_end;
+
+    struct verify verify;
 
     struct {
 #define STAT(name, text) uint64_t name;
@@ -254,8 +277,8 @@ void block_window_recycled(void *opaque, struct window *w);
 /* ---- context.c: windows, jump caches, rings ---- */
 int context_init(struct dbt *d, struct err *err);
 void context_fini(struct dbt *d);
-/* Chooses the context for the vCPU's state, after vcpu_mode_changed. Returns 0, or -1 if the host has no
-   address space for a window. */
+/* Chooses the context for the vCPU's state, after vcpu_mode_changed. Returns 0, or -1 if the host
+   has no address space for a window. */
 int context_update(struct dbt *d);
 /* Sets r14 to the context's jump cache, or to the all-miss table if a kick came meanwhile. */
 void context_arm(struct dbt *d);
@@ -264,21 +287,29 @@ void context_flush(struct context *c, const struct dbt *d);
 uint32_t context_key(const struct vcpu *v);
 
 /* ---- translate.c ---- */
-/* Translates the block at v->rip in the current context. NULL with v->exc set if the first instruction
-   cannot even be fetched. When cache or arena are full, empties them and starts again. */
+/* Translates the block at v->rip in the current context. NULL with v->exc set if the first
+   instruction cannot even be fetched. When cache or arena are full, empties them and starts again.
+ */
 struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key);
-/* Host code of `in` with its memory operand at vcpu.bounce + offset, followed by RET; NULL if `in` is
-   not of the kind that is copied. */
+/* Host code of `in` with its memory operand at vcpu.bounce + offset, followed by RET; NULL if `in`
+   is not of the kind that is copied. */
 const void *translate_single(struct dbt *d, const struct insn *in, uint32_t offset);
 
-/* Applies the features that `model` hides: in->row becomes what the same bytes mean without them, or NULL
-   for #UD. */
+/* Whether an op is translated by a template of its own, neither copied nor executed in C. */
+bool translate_has_template(unsigned op);
+/* Applies the features that `model` hides: in->row becomes what the same bytes mean without them,
+   or NULL for #UD. */
 void translate_narrow(struct insn *in, const struct cpu_model *model);
 
 /* ---- verify.c ---- */
-/* Runs `b`, at v->rip, first instruction by instruction, then as a block, and compares. NULL when they
-   agree; else where to leave to. */
+/* Executes the instructions of `b`, at v->rip, one at a time, notes the result and undoes it.
+   Returns the host address to run the block at, or NULL if it was dropped meanwhile. */
 const void *verify_block(struct dbt *d, struct block *b);
+/* The block has ended, with the vCPU's state and, if `faulted`, v->exc: false if that differs,
+   which has been logged. */
+bool verify_end(struct dbt *d, bool faulted);
+/* Whether an instruction may stand in a block that is verified. */
+bool verify_checks(const struct insn *in);
 
 /* ---- single.c ---- */
 /* Executes `in`, at v->rip, whatever it is, without translated blocks. Returns 0 or FAULT. */

@@ -1,7 +1,7 @@
 /*
  * Host signals. The handlers do the least possible: a fault in translated code copies the frame's
- * registers to struct jit and points the frame at dbt_stub_fault on the C stack, so that all work is done
- * in normal context; a kick sets vcpu.kicked and replaces r14 where it is live.
+ * registers to struct jit and points the frame at dbt_stub_fault on the C stack, so that all work
+ * is done in normal context; a kick sets vcpu.kicked and replaces r14 where it is live.
  *
  * DF, TF, AC and NT are cleared in the frame: C must not see the guest's.
  */
@@ -43,7 +43,8 @@ static void on_fault(int sig, siginfo_t *info, void *context)
     if (!d || !in_cache(d, pc)) {
         for (unsigned i = 0; i < ARRAY_LEN(signals); i++) {
             if (signals[i] == sig)
-                sigaction(sig, &previous[i], NULL); /* the instruction faults again, into what was there */
+                sigaction(sig, &previous[i],
+                          NULL); /* the instruction faults again, into what was there */
         }
         return;
     }
@@ -76,7 +77,8 @@ static void on_kick(int sig, siginfo_t *info, void *context)
         return;
     d->cpu.kicked = true;
     d->jit.r14 = (uint64_t)d->all_miss;
-    if (in_cache(d, pc) || pc - (uint64_t)dbt_stubs_begin < (size_t)(dbt_stubs_end - dbt_stubs_begin))
+    if (in_cache(d, pc) ||
+        pc - (uint64_t)dbt_stubs_begin < (size_t)(dbt_stubs_end - dbt_stubs_begin))
         g[REG_R14] = (greg_t)d->all_miss;
 }
 
@@ -100,7 +102,8 @@ int fault_install(struct err *err)
 {
     pthread_once(&installed, install);
     if (install_error)
-        return err_set(err, install_error, "cannot install signal handlers: %s", strerror(install_error));
+        return err_set(err, install_error, "cannot install signal handlers: %s",
+                       strerror(install_error));
     return 0;
 }
 

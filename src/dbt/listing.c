@@ -6,7 +6,8 @@
 #include "cpu/fpu.h"
 
 /* Prints up to `len` bytes of code, an instruction a line. */
-static void disassemble(cs_mode mode, const char *indent, const uint8_t *bytes, size_t len, uint64_t address)
+static void disassemble(cs_mode mode, const char *indent, const uint8_t *bytes, size_t len,
+                        uint64_t address)
 {
     FILE *to = log_stream();
     csh handle;
@@ -24,8 +25,8 @@ static void disassemble(cs_mode mode, const char *indent, const uint8_t *bytes, 
     cs_close(&handle);
 }
 
-/* Where the guest instruction at offset `guest` begins in the host code, as the fault sites tell; the
-   host code of instructions without a site stands under the one before. */
+/* Where the guest instruction at offset `guest` begins in the host code, as the fault sites tell;
+   the host code of instructions without a site stands under the one before. */
 static uint32_t host_begin(const struct block *b, uint32_t guest)
 {
     for (unsigned i = 0; i < b->site_count; i++) {
@@ -54,8 +55,9 @@ void listing_block(struct dbt *d, const struct block *b)
     cs_mode guest_mode = mode == 32 ? CS_MODE_32 : CS_MODE_16;
 
     fpu_park(&d->cpu);
-    fprintf(log_stream(), "block %08x: %u instructions, %u bytes, gpa %08x, key %05x; %u host bytes\n",
-            b->eip, b->insns, b->len, b->gpa, b->key, b->code_len);
+    fprintf(log_stream(),
+            "block %08x: %u instructions, %u bytes, gpa %08x, key %05x; %u host bytes\n", b->eip,
+            b->insns, b->len, b->gpa, b->key, b->code_len);
     if (!log_on(LOG_OUT_ASM)) {
         disassemble(guest_mode, "  ", bytes, len, b->eip);
         return;
@@ -68,7 +70,8 @@ void listing_block(struct dbt *d, const struct block *b)
         uint32_t end = at + step >= len ? b->code_len : host_begin(b, at + step);
         if (log_on(LOG_IN_ASM))
             disassemble(guest_mode, "  ", bytes + at, step, b->eip + at);
-        disassemble(CS_MODE_64, "                ", b->code + host, end - host, (uint64_t)b->code + host);
+        disassemble(CS_MODE_64, "                ", b->code + host, end - host,
+                    (uint64_t)b->code + host);
         host = end;
         at += step;
     }

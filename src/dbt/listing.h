@@ -1,6 +1,6 @@
 /*
- * The listings of -d in_asm and out_asm, disassembled by Capstone: each guest instruction, and under it the
- * host instructions that it became.
+ * The listings of -d in_asm and out_asm, disassembled by Capstone: each guest instruction, and
+ * under it the host instructions that it became.
  */
 #ifndef DBT_LISTING_H
 #define DBT_LISTING_H

@@ -1,11 +1,11 @@
 /*
  * The C side of the engine: what stubs call when translated code has to be found, an instruction is
- * executed in C, or an access faulted. Each function returns the host address to go on at; 0 means behind
- * the stub's caller.
+ * executed in C, or an access faulted. Each function returns the host address to go on at; 0 means
+ * behind the stub's caller.
  *
- * Interrupts are looked for in dbt_dispatch only; a kick makes translated code come there by way of the
- * all-miss table (context.c), and instructions that may enable interrupts are executed in C and come back
- * by way of dbt_continue.
+ * Interrupts are looked for in dbt_dispatch only; a kick makes translated code come there by way of
+ * the all-miss table (context.c), and instructions that may enable interrupts are executed in C and
+ * come back by way of dbt_continue.
  */
 #define _GNU_SOURCE
 #include "dbt/engine.h"
@@ -64,10 +64,13 @@ void dbt_deliver(struct dbt *d)
                   vcpu_reg32(v, REG_SP));
     }
     v->shadow = 0;
+    if (UNLIKELY(d->options.verify) && !verify_end(d, true))
+        d->diverged = true;
     deliver_exception(v);
 }
 
-/* Executes the instruction at rip in C, with its trap if EFLAGS.TF asks for one (SDM 3B 17.3.1.4). */
+/* Executes the instruction at rip in C, with its trap if EFLAGS.TF asks for one (SDM 3B 17.3.1.4).
+ */
 static void step(struct dbt *d)
 {
     struct vcpu *v = &d->cpu;
@@ -87,7 +90,8 @@ static void step(struct dbt *d)
     }
 }
 
-/* Takes what is pending before an instruction boundary; true if the engine is to be left, with *out. */
+/* Takes what is pending before an instruction boundary; true if the engine is to be left, with
+ * *out. */
 static bool take_events(struct dbt *d, const void **out)
 {
     struct vcpu *v = &d->cpu;
@@ -101,6 +105,10 @@ static bool take_events(struct dbt *d, const void **out)
         d->stats.kicks++;
         fpu_park(v);
         v->ops->poll(v->ops_opaque);
+    }
+    if (UNLIKELY(d->diverged)) {
+        *out = leave(d, DBT_DIVERGED);
+        return true;
     }
     if (v->stop) {
         *out = leave(d, DBT_STOPPED);
@@ -117,7 +125,8 @@ static bool take_events(struct dbt *d, const void **out)
         if (vector >= 0) {
             d->stats.interrupts++;
             if (UNLIKELY(log_on(LOG_IRQ)))
-                log_write("interrupt vector=%02x at eip=%08x\n", (unsigned)vector, (uint32_t)v->rip);
+                log_write("interrupt vector=%02x at eip=%08x\n", (unsigned)vector,
+                          (uint32_t)v->rip);
             deliver_interrupt(v, (uint8_t)vector);
         }
     }
@@ -133,8 +142,8 @@ static bool take_events(struct dbt *d, const void **out)
     return false;
 }
 
-/* The block at rip, translated if need be. NULL with v->exc set if it cannot be fetched; *kept is false
-   where its address must not be remembered. */
+/* The block at rip, translated if need be. NULL with v->exc set if it cannot be fetched; *kept is
+   false where its address must not be remembered. */
 static struct block *find_block(struct dbt *d, bool *kept, bool *in_memory)
 {
     struct vcpu *v = &d->cpu;
@@ -169,6 +178,8 @@ const void *dbt_dispatch(struct dbt *d)
     struct vcpu *v = &d->cpu;
     const void *out;
 
+    if (UNLIKELY(d->options.verify) && !verify_end(d, false))
+        return leave(d, DBT_DIVERGED);
     for (;;) {
         if (take_events(d, &out))
             return out;
@@ -220,7 +231,8 @@ const void *dbt_continue(struct dbt *d)
 }
 
 /* Whether a jump from `from` may lead straight to `to`: see the head of block.c. */
-static bool may_link(const struct dbt *d, const struct block *from, const struct block *to, bool kept)
+static bool may_link(const struct dbt *d, const struct block *from, const struct block *to,
+                     bool kept)
 {
     bool same_page = ((from->eip + from->cs_base) ^ (to->eip + to->cs_base)) < PAGE_SIZE;
 
@@ -257,14 +269,15 @@ const void *dbt_callout(struct dbt *d, const struct insn *in)
     uint32_t next = (uint32_t)v->rip + in->len;
 
     d->stats.callouts++;
+    d->verify.active &= verify_checks(in);
     log_exit(d, "callout");
     if (single_step(d, in)) {
         d->jit.ring_sp += 8;
         dbt_deliver(d);
         return dbt_dispatch(d);
     }
-    /* A shadow holds off what is pending now; with nothing pending, the next instruction in this block is
-       executed before anything is looked for again. */
+    /* A shadow holds off what is pending now; with nothing pending, the next instruction in this
+       block is executed before anything is looked for again. */
     if (v->shadow && !v->irq_line && !v->nmi_pending && !v->kicked && !(v->sys_flags & FLAG_TF) &&
         (next & PAGE_MASK))
         v->shadow = 0;
@@ -283,6 +296,7 @@ static const void *execute_faulting(struct dbt *d)
     struct insn in;
 
     d->stats.emulated_faults++;
+    d->verify.active = false;
     if (single_fetch(d, &in) || single_step(d, &in)) {
         dbt_deliver(d);
         return dbt_dispatch(d);
@@ -354,10 +368,12 @@ static const struct fault_site *find_site(const struct block *b, uint64_t pc)
 static const void *unexpected(struct dbt *d, const struct block *b)
 {
     fpu_park(&d->cpu);
-    fprintf(stderr, "novt: internal error: trap %d error %x address %llx at host %llx (block eip %08x + %llx)\n",
-            d->fault.trap, d->fault.error, (unsigned long long)d->fault.address,
-            (unsigned long long)d->jit.frame_rip, b ? b->eip : 0,
-            b ? (unsigned long long)(d->jit.frame_rip - (uint64_t)b->code) : 0);
+    fprintf(
+        stderr,
+        "novt: internal error: trap %d error %x address %llx at host %llx (block eip %08x + %llx)\n",
+        d->fault.trap, d->fault.error, (unsigned long long)d->fault.address,
+        (unsigned long long)d->jit.frame_rip, b ? b->eip : 0,
+        b ? (unsigned long long)(d->jit.frame_rip - (uint64_t)b->code) : 0);
     abort();
 }
 
@@ -392,7 +408,7 @@ const void *dbt_fault(struct dbt *d)
     if (site->kind == SITE_PROBE)
         return execute_faulting(d);
 
-    struct window *w = within(address, d->jit.base, GIB(4)) ? d->window
+    struct window *w = within(address, d->jit.base, GIB(4))    ? d->window
                        : within(address, d->jit.ubase, GIB(4)) ? d->user_window
                                                                : NULL;
     if (!w)
@@ -427,10 +443,11 @@ const void *dbt_fault(struct dbt *d)
 
 /* ---- the public face ---- */
 
-struct dbt *dbt_create(struct mmu *mmu, const struct cpu_model *model, const struct dbt_options *options,
-                       struct err *err)
+struct dbt *dbt_create(struct mmu *mmu, const struct cpu_model *model,
+                       const struct dbt_options *options, struct err *err)
 {
-    struct dbt *d = mmap(NULL, sizeof(*d), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct dbt *d =
+        mmap(NULL, sizeof(*d), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (d == MAP_FAILED) {
         err_set(err, errno, "no memory for the engine: %s", strerror(errno));
         return NULL;

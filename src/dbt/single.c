@@ -1,11 +1,11 @@
 /*
- * One instruction at a time, without translated blocks: for I/O memory, corners of segmentation, stores
- * into the code that is running, the trap flag, interrupt shadows, and --verify.
+ * One instruction at a time, without translated blocks: for I/O memory, corners of segmentation,
+ * stores into the code that is running, the trap flag, interrupt shadows, and --verify.
  *
- * What emulate() knows is executed there. The rest is innocuous (A_COPY): the CPU executes it itself, its
- * memory operand redirected to vcpu.bounce (congruent modulo 64, so that alignment faults are kept), which
- * is filled before and written back after; a pure store does not read memory first. Nothing is written
- * back if the instruction faults.
+ * What emulate() knows is executed there. The rest is innocuous (A_COPY): the CPU executes it
+ * itself, its memory operand redirected to vcpu.bounce (congruent modulo 64, so that alignment
+ * faults are kept), which is filled before and written back after; a pure store does not read
+ * memory first. Nothing is written back if the instruction faults.
  */
 #include "dbt/engine.h"
 #include "cpu/fpu.h"
@@ -129,6 +129,7 @@ static int execute_copied(struct dbt *d, const struct insn *in)
     const void *code = translate_single(d, in, offset);
     if (!code)
         return vcpu_raise(v, VEC_UD);
+    d->stats.singles++;
     fpu_unpark(v);
     d->single_running = true;
     int trap = dbt_run_single(d, code);
@@ -149,8 +150,8 @@ int single_step(struct dbt *d, const struct insn *in)
 
     if (!in->row)
         return vcpu_raise(v, VEC_UD);
-    d->stats.singles++;
-    fpu_unpark(v);
+    if (v->fpu_parked && (in->row->attr & (A_FPU_CONTROL | A_IMPLICIT_MEM)))
+        fpu_unpark(v);
     int r = emulate(v, in);
     if (r == EMULATE_UNKNOWN)
         r = execute_copied(d, in);

@@ -1,8 +1,9 @@
 /*
- * Control transfer. A CALL is also a host CALL and a RET a host RET, so that the CPU's return predictor
- * works; the landing pad behind the CALL checks the guest's return address, which RET brings in r8d.
- * Direct jumps are patched to lead straight to their target where block.c allows it, and go by way of the
- * jump cache otherwise; what goes there carries the target in r8d, and the target's entry checks it.
+ * Control transfer. A CALL is also a host CALL and a RET a host RET, so that the CPU's return
+ * predictor works; the landing pad behind the CALL checks the guest's return address, which RET
+ * brings in r8d. Direct jumps are patched to lead straight to their target where block.c allows it,
+ * and go by way of the jump cache otherwise; what goes there carries the target in r8d, and the
+ * target's entry checks it.
  *
  * CALLs and backward jumps load the poll slot: after a kick that load faults (context.c).
  */
@@ -141,7 +142,8 @@ void tr_call_near(struct tr *t)
     }
     poll(t);
     push_return(t);
-    if (target == t->next) /* how code finds its own address: not a call, and no RET will match it */
+    if (target ==
+        t->next) /* how code finds its own address: not a call, and no RET will match it */
         return;
     if (linkable(t, target)) {
         add_exit(t, target, emit_call(e));

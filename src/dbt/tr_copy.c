@@ -1,9 +1,9 @@
 /*
- * Innocuous instructions (A_COPY): the same operation on the same registers, its prefixes in canonical
- * order, ESP replaced by r12 and the memory operand by one in the window.
+ * Innocuous instructions (A_COPY): the same operation on the same registers, its prefixes in
+ * canonical order, ESP replaced by r12 and the memory operand by one in the window.
  *
- * AH, CH, DH and BH cannot be named in an instruction with a REX prefix. Where one meets ESP or a computed
- * address, a legacy register is borrowed: RSI, saved in r9.
+ * AH, CH, DH and BH cannot be named in an instruction with a REX prefix. Where one meets ESP or a
+ * computed address, a legacy register is borrowed: RSI, saved in r9.
  */
 #include "dbt/translate.h"
 
@@ -12,8 +12,9 @@ enum { HIGH_BORROW = RSI };
 struct fields {
     bool esp;  /* a general register operand is ESP (or SP) */
     bool high; /* one is AH, CH, DH or BH */
-    bool reg_gpr, rm_gpr, opcode_gpr, vvvv_gpr; /* non-byte general registers, by where they are named */
-    bool sized; /* an operand's width is the operand size */
+    bool reg_gpr, rm_gpr, opcode_gpr,
+        vvvv_gpr; /* non-byte general registers, by where they are named */
+    bool sized;   /* an operand's width is the operand size */
 };
 
 static struct fields classify(const struct insn *in)
@@ -130,8 +131,9 @@ static void copy_high_memory(struct tr *t, const struct hop *op, struct hmem m)
     if (m.addr32)
         emit_lea32_mem(e, R_ADDR, &m);
     else if (!m.gs)
-        emit_lea64(e, R_ADDR, &(struct hmem){.base = m.base, .index = m.index, .scale = m.scale,
-                                             .disp = m.disp});
+        emit_lea64(
+            e, R_ADDR,
+            &(struct hmem){.base = m.base, .index = m.index, .scale = m.scale, .disp = m.disp});
     emit_mov64(e, R_SEG, HIGH_BORROW);
     emit_mov64(e, HIGH_BORROW, R_ADDR);
     tr_site(t, SITE_MEM, 0);
@@ -190,7 +192,8 @@ static void copy_opcode(struct tr *t, struct hop *op, const struct fields *f)
     const struct insn *in = &t->in;
     unsigned reg = f->opcode_gpr ? tr_gpr(in->opcode & 7) : in->opcode & 7;
 
-    if (in->map == 0 && (in->opcode & 0xF0) == 0x40) { /* INC and DEC r: REX prefixes in 64-bit mode */
+    if (in->map == 0 &&
+        (in->opcode & 0xF0) == 0x40) { /* INC and DEC r: REX prefixes in 64-bit mode */
         op->opcode = 0xFF;
         emit_op_reg(&t->e, op, in->opcode & 8 ? 1 : 0, reg);
         return;

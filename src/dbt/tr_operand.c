@@ -1,7 +1,8 @@
 /*
- * Memory operands. In the plain case (flat segment, 32-bit address, window of the current privilege) the
- * guest's ModRM operand becomes the same operand under GS and the address-size prefix, so that the CPU
- * itself cuts the address to 32 bits. Else the address is computed into r8d first.
+ * Memory operands. In the plain case (flat segment, 32-bit address, window of the current
+ * privilege) the guest's ModRM operand becomes the same operand under GS and the address-size
+ * prefix, so that the CPU itself cuts the address to 32 bits. Else the address is computed into r8d
+ * first.
  */
 #include "dbt/translate.h"
 
@@ -22,7 +23,8 @@ bool tr_flat(const struct tr *t, unsigned seg)
 struct hmem tr_address(struct tr *t)
 {
     const struct insn *in = &t->in;
-    struct hmem m = {.base = H_NONE, .index = H_NONE, .scale = in->scale, .disp = (int32_t)in->disp};
+    struct hmem m = {
+        .base = H_NONE, .index = H_NONE, .scale = in->scale, .disp = (int32_t)in->disp};
 
     if (in->base != NO_REG)
         m.base = (uint8_t)tr_gpr(in->base);
@@ -50,7 +52,8 @@ struct hmem tr_linear(struct tr *t, unsigned seg, unsigned size, bool write, uns
     struct emit *e = &t->e;
 
     if (!tr_flat(t, seg)) {
-        size_t probes = write ? offsetof(struct dbt, jit.probe_write) : offsetof(struct dbt, jit.probe_read);
+        size_t probes =
+            write ? offsetof(struct dbt, jit.probe_write) : offsetof(struct dbt, jit.probe_read);
         struct hmem probe = tr_jit(probes + 8 * seg);
         struct hmem last = {.base = R_SEG, .index = R_ADDR, .scale = 1, .disp = (int32_t)size - 1};
         struct hmem base = tr_jit(offsetof(struct dbt, cpu.seg) + seg * sizeof(struct segment) +
@@ -99,6 +102,10 @@ struct hmem tr_stack(struct tr *t, int32_t disp)
         emit_load64(&t->e, R_SEG, &ubase);
         return (struct hmem){.base = R_SEG, .index = R_ADDR, .scale = 1};
     }
-    return (struct hmem){.base = R_ESP, .index = H_NONE, .scale = 1, .gs = true, .addr32 = true,
+    return (struct hmem){.base = R_ESP,
+                         .index = H_NONE,
+                         .scale = 1,
+                         .gs = true,
+                         .addr32 = true,
                          .disp = disp + t->pend};
 }

@@ -1,6 +1,6 @@
 /*
- * PUSH, POP, LEAVE on a flat 32-bit stack: explicit stores and loads through r12. Their adjustments of ESP
- * are gathered in tr.pend, so that a run of them shares one LEA.
+ * PUSH, POP, LEAVE on a flat 32-bit stack: explicit stores and loads through r12. Their adjustments
+ * of ESP are gathered in tr.pend, so that a run of them shares one LEA.
  */
 #include "dbt/translate.h"
 

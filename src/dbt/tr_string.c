@@ -1,12 +1,14 @@
 /*
- * String instructions, which cannot override ES: rdi and rsi are moved into the window for their duration.
- * A fault cuts all registers to 32 bits, which takes them out again (docs/translation.md).
+ * String instructions, which cannot override ES: rdi and rsi are moved into the window for their
+ * duration. A fault cuts all registers to 32 bits, which takes them out again
+ * (docs/translation.md).
  */
 #include "dbt/translate.h"
 
 static void into_window(struct tr *t, unsigned reg, unsigned operand)
 {
-    struct hmem m = {.base = t->user & BIT(operand) ? R_SEG : R_BASE, .index = (uint8_t)reg, .scale = 1};
+    struct hmem m = {
+        .base = t->user & BIT(operand) ? R_SEG : R_BASE, .index = (uint8_t)reg, .scale = 1};
     emit_lea64(&t->e, reg, &m);
 }
 

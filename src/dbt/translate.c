@@ -1,9 +1,9 @@
 /*
- * Translation of one block: decode straight through from an address until control may leave, a page ends
- * or the block is long enough; one template an instruction.
+ * Translation of one block: decode straight through from an address until control may leave, a page
+ * ends or the block is long enough; one template an instruction.
  *
- * A block's code: the tag check (entry for indirect jumps, which bring the target in r8d), the direct entry,
- * the instructions, and the stubs of its exits.
+ * A block's code: the tag check (entry for indirect jumps, which bring the target in r8d), the
+ * direct entry, the instructions, and the stubs of its exits.
  */
 #include "dbt/translate.h"
 
@@ -17,14 +17,19 @@ typedef void template_fn(struct tr *t);
 
 /* What is neither copied nor executed in C. */
 static template_fn *const templates[OP_COUNT] = {
-    [OP_PUSH] = tr_push,          [OP_POP] = tr_pop,           [OP_LEAVE] = tr_leave,
+    [OP_PUSH] = tr_push,           [OP_POP] = tr_pop,           [OP_LEAVE] = tr_leave,
     [OP_CALL_NEAR] = tr_call_near, [OP_CALL_IND] = tr_call_ind, [OP_JMP_NEAR] = tr_jmp_near,
-    [OP_JMP_IND] = tr_jmp_ind,    [OP_RET_NEAR] = tr_ret_near, [OP_JCC] = tr_jcc,
-    [OP_LOOP] = tr_loop,          [OP_LOOPE] = tr_loop,        [OP_LOOPNE] = tr_loop,
-    [OP_JCXZ] = tr_jcxz,          [OP_MOVS] = tr_string,       [OP_STOS] = tr_string,
-    [OP_LODS] = tr_string,        [OP_CMPS] = tr_string,       [OP_SCAS] = tr_string,
+    [OP_JMP_IND] = tr_jmp_ind,     [OP_RET_NEAR] = tr_ret_near, [OP_JCC] = tr_jcc,
+    [OP_LOOP] = tr_loop,           [OP_LOOPE] = tr_loop,        [OP_LOOPNE] = tr_loop,
+    [OP_JCXZ] = tr_jcxz,           [OP_MOVS] = tr_string,       [OP_STOS] = tr_string,
+    [OP_LODS] = tr_string,         [OP_CMPS] = tr_string,       [OP_SCAS] = tr_string,
     [OP_XLAT] = tr_xlat,
 };
+
+bool translate_has_template(unsigned op)
+{
+    return templates[op] != NULL;
+}
 
 void translate_narrow(struct insn *in, const struct cpu_model *model)
 {
@@ -123,7 +128,8 @@ static void translate_insn(struct tr *t)
     }
 }
 
-/* What the accesses of the instruction at `gpa` have learned. Only the supervisor window needs it. */
+/* What the accesses of the instruction at `gpa` have learned. Only the supervisor window needs it.
+ */
 static void recall(struct tr *t, uint32_t gpa)
 {
     const struct learned_site *s = &t->d->learned[(gpa * 0x9E3779B1u) >> (32 - SITE_BITS)];
@@ -241,6 +247,10 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         }
         if (f != FETCH_OK)
             break;
+        if (d->options.verify && b->insns && !verify_checks(&t.in)) {
+            t.next = t.eip;
+            break;
+        }
         recall(&t, b->gpa + b->len);
         t.next = t.eip + t.in.len;
         if (!(key & KEY_CODE32))

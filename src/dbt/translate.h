@@ -1,11 +1,13 @@
 /*
- * One block being translated. A template (tr_*) turns one guest instruction into host code and obeys:
+ * One block being translated. A template (tr_*) turns one guest instruction into host code and
+ * obeys:
  *
  *  - It commits guest state only behind its last host instruction that can fault; each of those is
  *    announced by tr_site just before it is emitted.
  *  - Flags, DF and the FPU are the guest's throughout: templates use flag-free instructions only.
  *  - Guest ESP is r12 + pend; tr_commit_esp makes pend 0. Blocks and callouts begin with pend = 0.
- *  - r8-r11 are scratch: r8 address, r9 segment base or saved register, r10 value, r11 link or count.
+ *  - r8-r11 are scratch: r8 address, r9 segment base or saved register, r10 value, r11 link or
+ * count.
  */
 #ifndef DBT_TRANSLATE_H
 #define DBT_TRANSLATE_H
@@ -21,12 +23,12 @@ struct tr {
     struct insn in;
     struct block *block;
     uint32_t key;
-    uint32_t eip, next;   /* of the current instruction, and behind it */
-    int32_t pend;         /* guest ESP = r12 + pend, now */
-    int32_t start_esp;    /* guest ESP at the start of the instruction = r12 + start_esp */
-    uint8_t user, mixed;  /* what the instruction's accesses have learned: bit n for operand n */
-    bool ended;           /* the block ends with this instruction */
-    bool single;          /* for translate_single: the operand is at vcpu.bounce + single_offset */
+    uint32_t eip, next;  /* of the current instruction, and behind it */
+    int32_t pend;        /* guest ESP = r12 + pend, now */
+    int32_t start_esp;   /* guest ESP at the start of the instruction = r12 + start_esp */
+    uint8_t user, mixed; /* what the instruction's accesses have learned: bit n for operand n */
+    bool ended;          /* the block ends with this instruction */
+    bool single;         /* for translate_single: the operand is at vcpu.bounce + single_offset */
     uint32_t single_offset;
     unsigned site_count, exit_count;
     struct fault_site sites[TR_MAX_SITES];
@@ -45,8 +47,8 @@ void tr_copy(struct tr *t);
 
 /* ---- tr_operand.c ---- */
 bool tr_flat(const struct tr *t, unsigned seg);
-/* The registers and displacement of the ModRM operand, as host ones: its offset, before it is cut to the
-   address size. */
+/* The registers and displacement of the ModRM operand, as host ones: its offset, before it is cut
+   to the address size. */
 struct hmem tr_address(struct tr *t);
 /* From the offset in r8d: checks the segment, adds its base, chooses the window. */
 struct hmem tr_linear(struct tr *t, unsigned seg, unsigned size, bool write, unsigned operand);
