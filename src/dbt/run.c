@@ -502,6 +502,7 @@ void dbt_destroy(struct dbt *d)
     if (!d)
         return;
     fault_detach(d);
+    mmu_set_listener(d->mmu, &(struct mmu_listener){0});
     context_fini(d);
     cache_fini(&d->cache);
     free(d->pages);
