@@ -76,8 +76,13 @@ static void real_mode_faults_of_the_table_and_stack_become_double_faults(void **
     assert_int_equal(v->exc.vector, VEC_GP);
     assert_true(protmode_same_state(v, &w->before));
 
-    /* #SS for SP = 1, and then #SS again: shutdown */
+    flatmem_put32(&w->m, 4 * 0x21, 0xF0001234);
+    v->seg[SEG_CS].limit = 0x1233;
     v->idtr.limit = 0x3FF;
+    assert_int_equal(deliver_software(v, 0x21, EVENT_SOFTWARE), FAULT);
+    assert_int_equal(v->exc.vector, VEC_GP);
+
+    /* #SS for SP = 3, and then #SS again: shutdown */
     v->regs[REG_SP] = 3;
     assert_int_equal(deliver_software(v, 0x21, EVENT_SOFTWARE), FAULT);
     assert_int_equal(v->exc.vector, VEC_SS);
@@ -189,6 +194,12 @@ static void a_16_bit_tss_and_a_16_bit_stack_serve_too(void **state)
     flatmem_put16(&w->m, P_TSS_16 + 2, 4); /* the frame wraps at 64K */
     flatmem_put16(&w->m, P_TSS_16 + 4, S_DATA16);
     protmode_idt(&w->m, 0x30, S_CODE16, HANDLER, 0x86);
+    /* nothing is written of a wrapping frame that faults */
+    flatmem_fault(&w->m, 0x60000, 0x60000, FLATMEM_WRITE, true);
+    assert_int_equal(deliver_software(v, 0x30, EVENT_ICEBP), FAULT);
+    assert_int_equal(v->exc.vector, VEC_PF);
+    assert_int_equal(flatmem_get16(&w->m, 0x6FFFC), 0);
+    w->m.faults = 0;
     deliver_interrupt(v, 0x30);
     assert_int_equal(v->rip, HANDLER & 0xFFFF);
     assert_int_equal(v->seg[SEG_CS].base, 0x50000);
@@ -568,7 +579,7 @@ static void a_task_gate_switches_and_pushes_the_error_code(void **state)
     protmode_init(&w->m, v, 3);
     task_b(w);
     protmode_idt(&w->m, VEC_DF, S_TSS_B, 0, 0x85);
-    v->exc = (struct exception){.vector = VEC_DF, .has_error = true};
+    v->exc = (struct exception){.vector = VEC_DF, .has_error = true, .error = 0x1234};
     v->halted = true;
     deliver_exception(v);
     assert_false(v->shutdown || v->halted);
@@ -576,7 +587,7 @@ static void a_task_gate_switches_and_pushes_the_error_code(void **state)
     assert_int_equal(v->rip, 0x7000);
     assert_int_equal(v->cpl, 0);
     assert_int_equal(v->regs[REG_SP], P_STACK2 - 4);
-    assert_int_equal(stack32(w, 0), 0);
+    assert_int_equal(stack32(w, 0), 0x1234);
     assert_int_equal(vcpu_eflags(v), FLAG_NT | FLAG_CF | 2);
     assert_int_equal(flatmem_get16(&w->m, P_TSS_B), S_TSS_A);
     assert_int_equal(flatmem_get32(&w->m, P_TSS_A + 0x20), P_EIP);

@@ -247,10 +247,21 @@ static void a_selector_of_an_unloaded_ldt_is_outside(void **state)
 {
     struct world *w = *state;
     protmode_init(&w->m, &w->v, 3);
-    w->v.ldtr = (struct segment){0};
+    w->v.ldtr.attr = 0;
     assert_int_equal(segment_load(&w->v, SEG_ES, L_DATA3 | 3), FAULT);
     assert_int_equal(w->v.exc.vector, VEC_GP);
     assert_int_equal(w->v.exc.error, L_DATA3);
+}
+
+static void a_descriptor_must_lie_in_the_table_as_a_whole(void **state)
+{
+    struct world *w = *state;
+    protmode_init(&w->m, &w->v, 3);
+    w->v.gdtr.limit = S_DATA3 + 6;
+    assert_int_equal(segment_load(&w->v, SEG_ES, S_DATA3 | 3), FAULT);
+    assert_int_equal(w->v.exc.error, S_DATA3);
+    w->v.gdtr.limit = S_DATA3 + 7;
+    assert_int_equal(segment_load(&w->v, SEG_ES, S_DATA3 | 3), 0);
 }
 
 static void a_real_mode_load_keeps_limit_and_size(void **state)
@@ -381,6 +392,7 @@ int main(void)
         TEST(a_load_fills_the_hidden_part_and_sets_the_accessed_bit),
         TEST(the_tables_are_read_as_supervisor_and_their_page_faults_come_out),
         TEST(a_selector_of_an_unloaded_ldt_is_outside),
+        TEST(a_descriptor_must_lie_in_the_table_as_a_whole),
         TEST(a_real_mode_load_keeps_limit_and_size),
         TEST(lar_lsl_verr_verw_see_what_privilege_and_type_allow),
         TEST(reset_gives_the_state_of_the_manual),

@@ -104,6 +104,15 @@ static void a_direct_call_pushes_and_keeps_the_ring(void **state)
     assert_int_equal(v->seg[SEG_CS].attr, 0x409B);
     assert_int_equal(flatmem_get32(&w->m, P_GDT + S_SHORT + 4), 0x00409B00);
 
+    /* alignment */
+    protmode_init(&w->m, v, 3);
+    v->cr0 |= CR0_AM;
+    v->sys_flags |= FLAG_AC;
+    v->regs[REG_SP]++;
+    w->before = *v;
+    check(w, 2, transfer_call_far(v, S_CODE3, 0x1000, 4, NEXT), VEC_AC, 0);
+    check(w, 3, transfer_ret_far(v, 4, 0), VEC_AC, 0);
+
     /* a stack without room, and one that is not mapped */
     protmode_init(&w->m, v, 3);
     v->seg[SEG_SS].limit = P_STACK - 2;
@@ -624,6 +633,16 @@ static void faults_before_the_switch_leave_the_old_task(void **state)
         assert_int_equal(tss_type(w, S_TSS_B), 0x9);
         assert_int_equal(flatmem_get32(&w->m, P_TSS_A + 0x20), 0);
     }
+    protmode_init(&w->m, v, 0);
+    task_b(w);
+    v->tr.limit = 0x5E;
+    w->before = *v;
+    check(w, 50, transfer_jmp_far(v, S_TSS_B, 0, 4, NEXT), VEC_TS, S_TSS_A);
+    v->tr.limit = 0x67;
+    flatmem_put_descriptor(&w->m, P_LDT + 0x18, P_TSS_B, 0x67, 0x89);
+    w->before = *v;
+    check(w, 51, transfer_jmp_far(v, 0x1C, 0, 4, NEXT), VEC_GP, 0x1C);
+
     /* IRET: the link must name a busy TSS */
     static const struct {
         uint16_t link;
@@ -692,6 +711,16 @@ static void faults_behind_the_switch_are_the_new_tasks(void **state)
         assert_int_equal(flatmem_get32(&w->m, P_STACK0 - 24), cases[i].error);
         assert_int_equal(flatmem_get32(&w->m, P_STACK0 - 20), 0x7000);
     }
+    /* EIP beyond the limit */
+    protmode_init(&w->m, v, 0);
+    task_b(w);
+    flatmem_put16(&w->m, P_TSS_B + 0x4C, S_SHORT);
+    flatmem_put16(&w->m, P_TSS_B + 0x50, S_DATA0);
+    flatmem_put32(&w->m, P_TSS_B + 0x38, P_STACK2);
+    protmode_idt(&w->m, VEC_GP, S_CODE0, 0x500D, 0x8E);
+    assert_int_equal(transfer_jmp_far(v, S_TSS_B, 0, 4, NEXT), 0);
+    assert_int_equal(v->rip, 0x500D);
+    assert_int_equal(flatmem_get32(&w->m, P_STACK2 - 12), 0x7000);
     /* the T bit */
     protmode_init(&w->m, v, 0);
     task_b(w);
