@@ -168,7 +168,8 @@ static int cmpxchg_split(struct vcpu *v, uint32_t gva, uint32_t *old, uint32_t v
 {
     uint32_t found;
 
-    if (access_probe_write(v, gva, 4, user) == FAULT || access_read(v, gva, &found, 4, user) == FAULT)
+    if (access_probe_write(v, gva, 4, user) == FAULT ||
+        access_read(v, gva, &found, 4, user) == FAULT)
         return FAULT;
     if (found != *old)
         value = found;

@@ -64,6 +64,7 @@ void mmu_destroy(struct mmu *m)
 {
     if (!m)
         return;
+    m->listener = (struct mmu_listener){0};
     for (unsigned i = 0; i < ARRAY_LEN(m->by_id); i++) {
         if (m->by_id[i])
             window_destroy(m->by_id[i]);
@@ -77,7 +78,7 @@ void mmu_destroy(struct mmu *m)
 
 void mmu_set_listener(struct mmu *m, const struct mmu_listener *listener)
 {
-    m->listener = *listener;
+    m->listener = listener ? *listener : (struct mmu_listener){0};
 }
 
 void mmu_set_io(struct mmu *m, const struct mmu_io *io)

@@ -70,6 +70,7 @@ struct mmu_counters {
  * vm.max_map_count less 4096; tests pass less.
  */
 struct mmu *mmu_create(uint64_t ram_size, unsigned vma_budget, struct err *err);
+/* The listener hears nothing of it. */
 void mmu_destroy(struct mmu *m);
 void mmu_set_listener(struct mmu *m, const struct mmu_listener *listener);
 void mmu_set_io(struct mmu *m, const struct mmu_io *io);
@@ -139,8 +140,8 @@ enum mmu_fault {
     MMU_USER_PAGE,  /* a supervisor access through the super window to a U=1 page */
     MMU_SUPER_PAGE, /* a supervisor access through the user window to a U=0 page */
     MMU_EMULATE,    /* cannot be mapped for this access: I/O, a write to ROM, tables in I/O, a write
-                       that    only CR0.WP = 0 allows, a write to a page that code_written has protected
-                       again:    execute it by way of v->mem */
+                       that    only CR0.WP = 0 allows, a write to a page that code_written has
+                       protected    again:    execute it by way of v->mem */
 };
 
 /*

@@ -203,24 +203,38 @@ void snapshot_forget(struct window *w, unsigned s, unsigned i)
 
 /* ---- comparing ---- */
 
+/* True if one of the 64 entries picked by `tracked` differs. */
+static inline bool any_differs(const void *table, const void *copy, uint64_t tracked, bool wide)
+{
+    const uint64_t *a = table, *b = copy;
+    uint64_t any = 0;
+
+    if (tracked == ~0ull) {
+        for (unsigned i = 0; i < (wide ? 64 : 32); i++)
+            any |= a[i] ^ b[i];
+    } else {
+        for (; tracked; tracked &= tracked - 1) {
+            unsigned i = (unsigned)__builtin_ctzll(tracked);
+            any |= entry_at(table, i, wide) ^ entry_at(copy, i, wide);
+        }
+    }
+    return any;
+}
+
 /* Those of the entries [first, first+64) picked by `tracked` that differ from the copy. */
 static uint64_t differing(const void *table, const void *copy, unsigned first, uint64_t tracked,
                           bool wide)
 {
     uint64_t changed = 0;
 
-    if (tracked == ~0ull && !wide) {
-        const uint64_t *a = (const uint64_t *)table + first / 2,
-                       *b = (const uint64_t *)copy + first / 2;
-        uint64_t any = 0;
-        for (unsigned i = 0; i < 32; i++)
-            any |= a[i] ^ b[i];
-        if (!any)
-            return 0;
-    }
-    for (uint64_t bits = tracked; bits; bits &= bits - 1) {
-        unsigned i = (unsigned)__builtin_ctzll(bits);
-        if (entry_at(table, first + i, wide) != entry_at(copy, first + i, wide))
+    table = (const uint8_t *)table + first * (wide ? 8 : 4);
+    copy = (const uint8_t *)copy + first * (wide ? 8 : 4);
+    if (LIKELY(!(wide ? any_differs(table, copy, tracked, true)
+                      : any_differs(table, copy, tracked, false))))
+        return 0;
+    for (; tracked; tracked &= tracked - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(tracked);
+        if (entry_at(table, i, wide) != entry_at(copy, i, wide))
             changed |= 1ull << i;
     }
     return changed;

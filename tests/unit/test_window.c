@@ -5,7 +5,6 @@
 #include "paging.h"
 
 #include <errno.h>
-#include <time.h>
 
 enum { SUPER_GVA = 0xC0000000u, USER_GVA = 0x08048000u };
 
@@ -304,6 +303,26 @@ static void a_flush_judges_each_change_of_an_entry(void **state)
     }
 }
 
+static void a_flush_keeps_what_lies_between_two_drops(void **state)
+{
+    struct guest *g = *state;
+
+    for (unsigned i = 0; i < 8; i++)
+        put32(g, pte_of(USER_GVA) + i * 4, (DATA + i * 0x1000) | USER_A_D);
+    struct window *w = fault_in(g, 3, USER_GVA, true);
+    assert_int_equal(vmas(w), 1);
+    put32(g, pte_of(USER_GVA) + 1 * 4, 0);
+    put32(g, pte_of(USER_GVA) + 3 * 4, (DATA + 0x3000) | P | U | A);
+    put32(g, pte_of(USER_GVA) + 4 * 4, (DATA + 0x4000) | P | U | A);
+    put32(g, pte_of(USER_GVA) + 6 * 4, 0);
+    set_cr3(g, PD);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_int_equal(readable(w, USER_GVA + i * 0x1000), i != 1 && i != 6);
+        assert_int_equal(writable(w, USER_GVA + i * 0x1000), i == 0 || i == 2 || i == 5 || i == 7);
+    }
+    assert_int_equal(vmas(w), 5);
+}
+
 static void a_changed_directory_entry_drops_the_slot_unread(void **state)
 {
     struct guest *g = *state;
@@ -590,6 +609,13 @@ static void a_page_mapped_over_stale_code_reports_it(void **state)
     put32(g, pte_of(USER_GVA), 0x300000 | USER_A_D);
     fault_in(g, 3, USER_GVA, true);
     assert_int_equal(g->code_unmapped, 1);
+    /* And the other way round: a fetch over a stale mapping leaves none. */
+    put32(g, pte_of(USER_GVA), 0x301000 | USER_A_D);
+    mmu_fetch_page(&g->v, w, USER_GVA, &page, &registered);
+    assert_int_equal(page, 0x301);
+    assert_false(readable(w, USER_GVA));
+    set_cr3(g, PD);
+    assert_int_equal(g->code_unmapped, 1);
 }
 
 /* ---- limits ---- */
@@ -747,6 +773,7 @@ int main(void)
         TEST(pae_windows_map_2m_pages_and_nx_is_no_matter_for_data),
         TEST(a_window_may_be_stale_until_the_guest_flushes),
         TEST(a_flush_judges_each_change_of_an_entry),
+        TEST(a_flush_keeps_what_lies_between_two_drops),
         TEST(a_changed_directory_entry_drops_the_slot_unread),
         TEST(a_large_page_split_by_the_guest_goes_by_invlpg),
         TEST(a_slot_whose_table_was_exchanged_unseen_takes_no_new_page),
