@@ -37,6 +37,7 @@ struct machine {
     pthread_t thread; /* that runs the machine, while `running` */
     atomic_bool running;
     atomic_bool quit;
+    uint64_t shown; /* clock time at which a triple fault was last shown */
     uint64_t resets, sleeps;
 };
 
@@ -173,10 +174,16 @@ static int serve_requests(struct machine *m, struct err *err)
     return atomic_load(&m->quit) ? MACHINE_OK : GO_ON;
 }
 
+/* Shows the state; for a guest that faults again and again, once a second. */
 static int shut_down(struct machine *m, struct err *err)
 {
-    fprintf(stderr, "novt: the guest met a triple fault; its state:\n");
-    print_state(m->vcpu, stderr);
+    uint64_t now = clock_now(&m->clock.clock);
+
+    if (!m->shown || now - m->shown >= CLOCK_SECOND) {
+        m->shown = now;
+        fprintf(stderr, "novt: the guest met a triple fault; its state:\n");
+        print_state(m->vcpu, stderr);
+    }
     return m->config.no_reboot ? MACHINE_TRIPLE_FAULT : restart(m, err);
 }
 
