@@ -163,12 +163,14 @@ static bool large_fits_64(const struct request *r, unsigned page, uint64_t frame
 {
     unsigned pages = slot_pages(r->w);
     const struct slot *slot = r->w->slot[page / pages];
-    const uint64_t *flags = (const uint64_t *)(r->w->m->page_flags + frame);
+    const uint8_t *flags = r->w->m->page_flags + frame;
 
     if (slot->mapped[page % pages / 64] || r->writable != r->entry_writable || frame + 64 > FRAMES)
         return false;
     for (unsigned i = 0; i < 8; i++) {
-        if (flags[i] != PAGE_RAM * 0x0101010101010101ull)
+        uint64_t eight;
+        __builtin_memcpy(&eight, flags + 8 * i, 8);
+        if (eight != PAGE_RAM * 0x0101010101010101ull)
             return false;
     }
     return true;

@@ -94,17 +94,17 @@ static void a_hidden_fault_maps_the_page_with_its_bytes(void **state)
     struct guest *g = *state;
 
     put32(g, pte_of(USER_GVA), DATA | P | W | U);
-    put32(g, DATA + 0x123, 0xCAFE);
-    struct window *w = fault_in(g, 3, USER_GVA + 0x123, false);
-    assert_int_equal(*(uint32_t *)host_of(w, USER_GVA + 0x123), 0xCAFE);
+    put32(g, DATA + 0x124, 0xCAFE);
+    struct window *w = fault_in(g, 3, USER_GVA + 0x124, false);
+    assert_int_equal(*(uint32_t *)host_of(w, USER_GVA + 0x124), 0xCAFE);
     assert_int_equal(get32(g, pte_of(USER_GVA)), DATA | P | W | U | A);
     assert_false(writable(w, USER_GVA));
     assert_false(readable(w, USER_GVA + 0x1000));
     assert_false(readable(w, USER_GVA - 1));
     fault_in(g, 3, USER_GVA, true);
     assert_int_equal(get32(g, pte_of(USER_GVA)), DATA | P | W | U | A | D);
-    *(uint32_t *)host_of(w, USER_GVA + 0x123) = 0xBEEF;
-    assert_int_equal(get32(g, DATA + 0x123), 0xBEEF);
+    *(uint32_t *)host_of(w, USER_GVA + 0x124) = 0xBEEF;
+    assert_int_equal(get32(g, DATA + 0x124), 0xBEEF);
 }
 
 static void neighbours_are_mapped_only_if_they_are_alike(void **state)
