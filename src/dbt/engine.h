@@ -216,6 +216,7 @@ struct dbt {
 #include "dbt/stats.def"
 #undef STAT
     } stats;
+    uint64_t callouts_by_op[OP_COUNT];
 };
 
 _Static_assert(offsetof(struct dbt, cpu.regs) == OFF_REGS, "layout.h");

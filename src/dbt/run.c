@@ -269,6 +269,7 @@ const void *dbt_callout(struct dbt *d, const struct insn *in)
     uint32_t next = (uint32_t)v->rip + in->len;
 
     d->stats.callouts++;
+    d->callouts_by_op[in->op]++;
     d->verify.active &= verify_checks(in);
     log_exit(d, "callout");
     if (single_step(d, in)) {
@@ -533,4 +534,9 @@ void dbt_print_stats(const struct dbt *d, FILE *to)
 #define STAT(name, text) fprintf(to, "%14llu  %s\n", (unsigned long long)d->stats.name, text);
 #include "dbt/stats.def"
 #undef STAT
+    for (unsigned op = 0; op < OP_COUNT; op++) {
+        if (d->callouts_by_op[op])
+            fprintf(to, "%14llu  of them, %s\n", (unsigned long long)d->callouts_by_op[op],
+                    decode_op_name(op));
+    }
 }
