@@ -81,6 +81,8 @@ void op_io_write(struct vcpu *v, uint16_t port, unsigned size, uint32_t value);
  */
 int op_fpu_check_mmx(struct vcpu *v);
 int op_fpu_check_sse(struct vcpu *v);
+/* #UD unless CR4.OSXSAVE and XCR0 allow AVX, #NM by CR0.TS. */
+int op_fpu_check_avx(struct vcpu *v);
 /* Components of XCR0 that are not in their initial state. */
 uint64_t op_fpu_in_use(struct vcpu *v);
 

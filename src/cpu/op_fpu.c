@@ -87,6 +87,12 @@ static int check_xsave(struct vcpu *v)
     return 0;
 }
 
+int op_fpu_check_avx(struct vcpu *v)
+{
+    const uint64_t needed = XCR0_SSE | XCR0_AVX;
+    return (v->xcr0 & needed) == needed ? check_xsave(v) : vcpu_raise(v, VEC_UD);
+}
+
 /* The linear address of an operand that must be aligned; `access` as in segment_linear. */
 static int aligned_operand(struct vcpu *v, const struct insn *in, unsigned size, unsigned align,
                            unsigned access, uint32_t *gva)

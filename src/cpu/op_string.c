@@ -6,7 +6,6 @@
  *
  * Also the other instructions with an implicit address in DS: XLAT and MASKMOV.
  */
-#include "cpu/fpu.h"
 #include "cpu/op.h"
 #include "cpu/segment.h"
 
@@ -267,20 +266,26 @@ int op_string_maskmovq(struct vcpu *v, const struct insn *in)
 
     if (op_fpu_check_mmx(v) == FAULT)
         return FAULT;
-    fpu_unpark(v);
     read_mmx(in->reg, data);
     read_mmx(in->rm, mask);
     return masked_store(v, in, data, mask, sizeof data);
 }
 
-int op_string_maskmovdqu(struct vcpu *v, const struct insn *in)
+static int maskmovdqu(struct vcpu *v, const struct insn *in)
 {
     uint8_t data[16], mask[16];
 
-    if (op_fpu_check_sse(v) == FAULT)
-        return FAULT;
-    fpu_unpark(v);
     read_xmm(in->reg, data);
     read_xmm(in->rm, mask);
     return masked_store(v, in, data, mask, sizeof data);
+}
+
+int op_string_maskmovdqu(struct vcpu *v, const struct insn *in)
+{
+    return op_fpu_check_sse(v) == FAULT ? FAULT : maskmovdqu(v, in);
+}
+
+int op_string_vmaskmovdqu(struct vcpu *v, const struct insn *in)
+{
+    return op_fpu_check_avx(v) == FAULT ? FAULT : maskmovdqu(v, in);
 }
