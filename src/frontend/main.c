@@ -126,7 +126,7 @@ static void fill_config(struct app *app, struct machine_config *config)
         config->debugcon = true;
         config->debugcon_sink = output_sink(&app->debugcon);
     }
-    config->no_reboot = o->no_reboot;
+    config->no_reboot = o->no_reboot || !o->kernel;
     config->engine.verify = o->verify;
 }
 
