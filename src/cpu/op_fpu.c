@@ -3,13 +3,11 @@
  * where the guest's state lives, with a buffer of ours, and the buffer is brought into the form
  * that the guest expects: 16- or 32-bit environments, and no trace of 64-bit mode. Invariants:
  *
- *  - The host's instruction and data pointers and opcode never reach the guest, nor a load the
- * host's registers: those fields are 0 both ways.
+ *  - The host's instruction and data pointers and opcode never reach the guest: 0 both ways.
  *  - XMM8-15 and YMM8-15 do not exist: their parts of an image are neither written nor read.
- *  - A store is probed first, since FNSTENV and FNSAVE change the FPU; a load is read whole and
- * checked before the FPU changes.
- *  - No host instruction here can raise an x87 exception: what waits (FLDENV, FRSTOR) runs after
- * FNCLEX.
+ *  - A store is probed first, since FNSTENV and FNSAVE change the FPU.
+ *  - A load is read whole and checked before the FPU changes.
+ *  - No x87 exception is raised here: FLDENV, FRSTOR and MMX run only when none is pending.
  */
 #include <string.h>
 
@@ -172,7 +170,7 @@ int op_fpu_fldenv(struct vcpu *v, const struct insn *in)
         segment_read(v, in->seg, emulate_ea(v, in), env, env_size(in)) == FAULT)
         return FAULT;
     env_to_host(env, in->opsize);
-    __asm__ volatile("fnclex; fldenv %0" : : "m"(env));
+    __asm__ volatile("fldenv %0" : : "m"(env));
     return op_done(v, in);
 }
 
@@ -202,7 +200,7 @@ int op_fpu_frstor(struct vcpu *v, const struct insn *in)
         return FAULT;
     memmove(image + ENV_SIZE, image + env_size(in), REGISTERS_SIZE);
     env_to_host(image, in->opsize);
-    __asm__ volatile("fnclex; frstor %0" : : "m"(image));
+    __asm__ volatile("frstor %0" : : "m"(image));
     return op_done(v, in);
 }
 
