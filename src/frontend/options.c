@@ -226,8 +226,8 @@ static int take_filter(struct options *o, const char *value, struct err *err)
     uint64_t first, second, low = 1, high = 0;
     if (parse_number(value, &end, UINT32_MAX, &first)) {
         char op = *end;
-        const char *rest = op == '.' && end[1] == '.' ? end + 2 : end + 1;
-        if ((op == '.' || op == '+' || op == '-') &&
+        const char *rest = end + (op == '.' ? 2 : 1);
+        if (((op == '.' && end[1] == '.') || op == '+' || op == '-') &&
             parse_number(rest, &end, op == '.' ? UINT32_MAX : GIB(4), &second) && !*end) {
             if (op == '.') {
                 low = first;

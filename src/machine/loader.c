@@ -147,6 +147,16 @@ uint64_t loader_segments_end(const struct loader *l)
     return end;
 }
 
+bool loader_occupied(const struct loader *l, uint64_t gpa, uint64_t size)
+{
+    for (unsigned i = 0; i < l->segment_count; i++) {
+        const struct loader_segment *s = &l->segments[i];
+        if (gpa < (uint64_t)s->gpa + s->size && s->gpa < gpa + size)
+            return true;
+    }
+    return false;
+}
+
 int loader_load_segments(struct loader *l, const struct boot_target *t, struct err *err)
 {
     static const uint8_t zeros[PAGE_SIZE];

@@ -1,6 +1,7 @@
 /*
  * Plain 32-bit ELF files, by libelf: the loadable segments go to their physical addresses. The
- * image starts as a multiboot image does, but EAX and EBX are 0 and ESP is 7000h.
+ * image starts as a multiboot image does, but EAX and EBX are 0. The GDT is in the first page from
+ * 7000h on that no segment uses, and ESP is that page's address.
  */
 #include <elf.h>
 #include <errno.h>
@@ -9,7 +10,7 @@
 
 #include "machine/loader_format.h"
 
-enum { GDT_AT = 0x7000, STACK_TOP = 0x7000 };
+enum { GDT_FIRST = 0x7000, GDT_LAST = 0x90000 };
 
 static bool is_elf(const struct loader *l)
 {
@@ -125,9 +126,15 @@ static int probe(struct loader *l, struct err *err)
 
 static int load(struct loader *l, const struct boot_target *t, struct err *err)
 {
+    uint32_t gdt = GDT_FIRST;
+    while (loader_occupied(l, gdt, PAGE_SIZE) && gdt < GDT_LAST)
+        gdt += PAGE_SIZE;
+    if (gdt == GDT_LAST)
+        return err_set(err, ENOMEM, "-kernel: '%s' leaves no page for a GDT below 640K",
+                       l->kernel.path);
     int ret = loader_load_segments(l, t, err);
     if (ret == 0)
-        loader_flat_state(t, GDT_AT, l->entry, STACK_TOP);
+        loader_flat_state(t, gdt, l->entry, gdt);
     return ret;
 }
 

@@ -80,6 +80,8 @@ int loader_elf_segments(struct loader *l, struct err *err);
 int loader_load_segments(struct loader *l, const struct boot_target *t, struct err *err);
 /* The end of the highest segment. */
 uint64_t loader_segments_end(const struct loader *l);
+/* Whether a segment uses part of [gpa, gpa+size). */
+bool loader_occupied(const struct loader *l, uint64_t gpa, uint64_t size);
 /* Adds a module: `text` is a path, and with `has_args` anything after a space is not part of it. */
 int loader_add_module(struct loader *l, const char *text, size_t len, bool has_args,
                       struct err *err);

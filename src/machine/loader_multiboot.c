@@ -162,16 +162,6 @@ static size_t block_room(const struct loader *l)
     return (room + 0xFFF) & ~(size_t)0xFFF;
 }
 
-static bool occupied(const struct loader *l, uint64_t gpa, uint64_t size)
-{
-    for (unsigned i = 0; i < l->segment_count; i++) {
-        const struct loader_segment *s = &l->segments[i];
-        if (gpa < (uint64_t)s->gpa + s->size && s->gpa < gpa + size)
-            return true;
-    }
-    return false;
-}
-
 /* Loads the modules behind the kernel; gives their table and the first free page behind. */
 static int load_modules(struct loader *l, const struct boot_target *t,
                         struct module_entry table[LOADER_MAX_MODULES], uint64_t *end,
@@ -260,7 +250,7 @@ static int load(struct loader *l, const struct boot_target *t, struct err *err)
 
     struct block b = {.room = (uint32_t)block_room(l)};
     uint64_t at = INFO_AT;
-    if (b.room > INFO_ROOM || occupied(l, at, b.room))
+    if (b.room > INFO_ROOM || loader_occupied(l, at, b.room))
         at = end;
     if (!loader_is_free_ram(t, at, b.room))
         return err_set(err, ENOMEM,
