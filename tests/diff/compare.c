@@ -1,0 +1,143 @@
+#include "compare.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const reg_names[] = {"eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"};
+static const char *const seg_names[] = {"es", "cs", "ss", "ds", "fs", "gs"};
+
+static unsigned differ(unsigned bit, bool print, const char *name, uint32_t native, uint32_t guest)
+{
+    if (native == guest)
+        return 0;
+    if (print)
+        printf("    %-8s native %08x guest %08x\n", name, native, guest);
+    return bit;
+}
+
+static unsigned differ_bytes(unsigned bit, bool print, const char *name, unsigned n,
+                             const uint8_t *native, const uint8_t *guest, unsigned size)
+{
+    if (!memcmp(native, guest, size))
+        return 0;
+    if (print) {
+        printf("    %s%-5u native ", name, n);
+        for (unsigned i = size; i-- > 0;)
+            printf("%02x", native[i]);
+        printf(" guest ");
+        for (unsigned i = size; i-- > 0;)
+            printf("%02x", guest[i]);
+        printf("\n");
+    }
+    return bit;
+}
+
+static unsigned compare_fpu(const uint8_t *n, const uint8_t *g, bool print)
+{
+    unsigned d = 0;
+    d |= differ(DIFF_X87, print, "fcw", get_u16(n), get_u16(g));
+    d |= differ(DIFF_X87, print, "fsw", get_u16(n + 2), get_u16(g + 2));
+    d |= differ(DIFF_X87, print, "ftw", n[4], g[4]);
+    d |= differ(DIFF_MXCSR, print, "mxcsr", get_u32(n + 24), get_u32(g + 24));
+    for (unsigned i = 0; i < 8; i++) {
+        d |= differ_bytes(DIFF_X87, print, "st", i, n + 32 + 16 * i, g + 32 + 16 * i, 10);
+        d |= differ_bytes(DIFF_XMM, print, "xmm", i, n + 160 + 16 * i, g + 160 + 16 * i, 16);
+        d |= differ_bytes(DIFF_YMM, print, "ymmh", i, n + XSAVE_YMM + 16 * i,
+                          g + XSAVE_YMM + 16 * i, 16);
+    }
+    return d;
+}
+
+/* What CPL 3 of a guest without NX, or a supervisor, gets for the native error code. */
+static uint32_t expected_error(const struct testcase *c, const struct outcome *native)
+{
+    uint32_t error = native->error;
+    if (native->vector != VEC_PF)
+        return error;
+    if (c->variant != VARIANT_PAE)
+        error &= ~0x10u;
+    if (c->variant != VARIANT_PAE && c->variant != VARIANT_USER)
+        error &= ~4u;
+    return error;
+}
+
+unsigned compare_outcome(const struct testcase *c, const struct guest *g, const struct outcome *native,
+                         const struct outcome *guest, uint32_t undef, bool print)
+{
+    const struct cpu_state *n = &native->state, *s = &guest->state;
+    uint32_t mask = ~(undef | 2) & 0x3F7FD7;
+    unsigned d = 0;
+    d |= differ(DIFF_VECTOR, print, "vector", native->vector, guest->vector);
+    if (!d) {
+        d |= differ(DIFF_ERROR, print, "has_err", native->has_error, guest->has_error);
+        if (native->has_error)
+            d |= differ(DIFF_ERROR, print, "error", expected_error(c, native), guest->error);
+        if (native->vector == VEC_PF)
+            d |= differ(DIFF_CR2, print, "cr2", native->cr2, guest->cr2);
+    }
+    d |= differ(DIFF_EIP, print, "eip", n->eip, s->eip);
+    for (unsigned i = 0; i < 8; i++)
+        d |= differ(DIFF_GPR, print, reg_names[i], n->gpr[i], s->gpr[i]);
+    d |= differ(DIFF_FLAGS, print, "eflags", n->eflags & mask, s->eflags & mask);
+    for (unsigned i = 0; i < 6; i++) {
+        /* Delivery at CPL 0 has changed CS. */
+        if (i == SEG_CS && c->variant == VARIANT_KERNEL)
+            continue;
+        d |= differ(DIFF_SEGMENT, print, seg_names[i], n->sel[i],
+                    guest_native_selector(g, s->sel[i]));
+    }
+    return d | compare_fpu(n->fpu, s->fpu, print);
+}
+
+static bool ignored(const struct testcase *c, const struct outcome *native, uint32_t gva)
+{
+    /* The exception's frame, where delivery does not change stacks. */
+    if (c->variant == VARIANT_KERNEL && native->state.gpr[REG_SP] - 1 - gva < 16)
+        return true;
+    for (unsigned i = 0; i < c->ignores; i++) {
+        if (gva - c->ignore[i].gva < c->ignore[i].len)
+            return true;
+    }
+    return false;
+}
+
+unsigned compare_memory(const struct testcase *c, const struct guest *g, const struct outcome *native,
+                        bool print)
+{
+    unsigned found = 0;
+    for (unsigned i = 0; i < REGION_COUNT; i++) {
+        const struct region *r = &layout_regions[i];
+        if (!g->memory->golden[i] || !(r->rights & REGION_W))
+            continue;
+        const uint8_t *a = native_at(r->gva), *b = guest_at(g, r);
+        for (uint32_t page = 0; page < r->size; page += PAGE_SIZE) {
+            if (!memcmp(a + page, b + page, PAGE_SIZE))
+                continue;
+            for (uint32_t at = page; at < page + PAGE_SIZE; at++) {
+                if (a[at] == b[at] || ignored(c, native, r->gva + at))
+                    continue;
+                if (print && found < 16)
+                    printf("    [%08x] native %02x guest %02x before %02x\n", r->gva + at, a[at],
+                           b[at], g->memory->golden[i][at]);
+                found++;
+            }
+        }
+    }
+    return found ? DIFF_MEMORY : 0;
+}
+
+void compare_print_names(unsigned differences)
+{
+    static const char *const texts[] = {
+#define X(name, text) text,
+        DIFFERENCES(X)
+#undef X
+    };
+    const char *comma = "";
+    for (unsigned i = 0; i < ARRAY_LEN(texts); i++) {
+        if (differences >> i & 1) {
+            printf("%s%s", comma, texts[i]);
+            comma = ", ";
+        }
+    }
+}
