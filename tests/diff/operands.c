@@ -220,7 +220,8 @@ static uint32_t free_place(struct operands *o, uint32_t low, uint32_t high)
     struct testcase *c = o->c;
     for (unsigned tries = 0; tries < 20; tries++) {
         uint32_t at = low + rng_below(o->rng, high - low);
-        bool free = at + 40 <= c->slot_size;
+        uint32_t self = o->eip - c->slot;
+        bool free = at + 40 <= c->slot_size && (at >= self + o->in->len || at + 40 <= self);
         for (unsigned i = 0; free && i < 40; i++)
             free = !c->used[at + i];
         if (free)
