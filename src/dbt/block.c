@@ -163,23 +163,28 @@ void block_drop(struct dbt *d, struct block *b)
     }
 }
 
-void block_drop_page(struct dbt *d, uint32_t page)
+static void forget_page(struct dbt *d, uint32_t page)
 {
-    if (page >= d->page_count || !d->pages[page])
+    if (page == NO_PAGE || !d->pages[page])
         return;
-    for (struct page_ref *ref = d->pages[page]; ref; ref = ref->next)
-        block_drop(d, ref->block);
     d->pages[page] = NULL;
     mmu_unprotect_code(d->mmu, page);
 }
 
+void block_drop_page(struct dbt *d, uint32_t page)
+{
+    if (!d->pages[page])
+        return;
+    for (struct page_ref *ref = d->pages[page]; ref; ref = ref->next)
+        block_drop(d, ref->block);
+    forget_page(d, page);
+}
+
 void block_drop_all(struct dbt *d)
 {
-    for (uint32_t page = 0; page < d->page_count; page++) {
-        if (d->pages[page]) {
-            d->pages[page] = NULL;
-            mmu_unprotect_code(d->mmu, page);
-        }
+    for (uint32_t i = 0; i < d->cache.block_count; i++) {
+        forget_page(d, d->cache.blocks[i]->gpa >> PAGE_SHIFT);
+        forget_page(d, d->cache.blocks[i]->page2);
     }
     __builtin_memset(d->hash, 0, sizeof(d->hash));
     __builtin_memset(d->by_lin, 0, sizeof(d->by_lin));

@@ -126,6 +126,7 @@ enum {
     LIN_BITS = 12,
     SITE_BITS = 14,
     BLOCK_MAX_INSNS = 64,
+    PHYSICAL_PAGES = 1 << 20,
     SINGLE_CODE_SIZE = 256,
 };
 
@@ -197,8 +198,7 @@ struct dbt {
     struct cache cache;
     struct block *hash[1 << HASH_BITS];
     struct block *by_lin[1 << LIN_BITS];
-    struct page_ref **pages; /* by guest-physical page */
-    uint32_t page_count;
+    struct page_ref **pages; /* by guest-physical page, of which there are PHYSICAL_PAGES */
     struct learned_site learned[1 << SITE_BITS];
 
     struct context contexts[CONTEXT_COUNT];

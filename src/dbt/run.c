@@ -76,14 +76,13 @@ static void step(struct dbt *d)
     struct vcpu *v = &d->cpu;
     struct insn in;
     bool trap = v->sys_flags & FLAG_TF;
-    uint8_t shadow = v->shadow;
 
     v->shadow = 0;
     if (single_fetch(d, &in) || single_step(d, &in)) {
         dbt_deliver(d);
         return;
     }
-    if (trap && shadow != 2) {
+    if (trap && v->shadow != 2) {
         v->dr[6] |= 1u << 14;
         vcpu_raise(v, VEC_DB);
         dbt_deliver(d);
@@ -399,6 +398,7 @@ const void *dbt_fault(struct dbt *d)
     restore_guest(d, b, site);
     if (site->kind == SITE_POLL) {
         d->stats.polls++;
+        d->verify.active = false;
         return dbt_dispatch(d);
     }
     if (d->fault.trap != 14) {
@@ -436,6 +436,7 @@ const void *dbt_fault(struct dbt *d)
         learn(d, b->gpa + site->guest, faulting_operand(v, site, (uint32_t)address, write),
               r == MMU_USER_PAGE);
         block_drop(d, b);
+        d->verify.active = false;
         return dbt_dispatch(d);
     default:
         return execute_faulting(d);
@@ -461,10 +462,7 @@ struct dbt *dbt_create(struct mmu *mmu, const struct cpu_model *model,
     d->jit.stub[STUB_CHAIN] = dbt_stub_chain;
     d->jit.stub[STUB_MISS] = dbt_stub_miss;
     d->jit.stub[STUB_INDIRECT] = d->bmi2 ? dbt_stub_indirect_bmi2 : dbt_stub_indirect_plain;
-    d->page_count = (uint32_t)(mmu_ram_size(mmu) >> PAGE_SHIFT);
-    if (d->page_count < MIB(1) >> PAGE_SHIFT)
-        d->page_count = MIB(1) >> PAGE_SHIFT;
-    d->pages = calloc(d->page_count, sizeof(*d->pages));
+    d->pages = calloc(PHYSICAL_PAGES, sizeof(*d->pages));
     if (!d->pages) {
         err_set(err, ENOMEM, "no memory for the engine");
         goto fail_pages;
