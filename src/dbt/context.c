@@ -59,7 +59,8 @@ int context_init(struct dbt *d, struct err *err)
     if (d->probe_area == MAP_FAILED || mprotect(d->probe_area, PROBE_READABLE, PROT_READ) < 0)
         goto fail;
     d->probe_end = (uint64_t)d->probe_area + PROBE_READABLE;
-    d->fsgsbase = getauxval(AT_HWCAP2) & 2; /* HWCAP2_FSGSBASE: the kernel allows WRGSBASE */
+    /* HWCAP2_FSGSBASE: the kernel allows WRGSBASE. */
+    d->fsgsbase = (getauxval(AT_HWCAP2) & 2) && !d->options.no_fsgsbase;
     return 0;
 fail:
     err_set(err, errno, "no address space for the engine's tables: %s", strerror(errno));

@@ -18,6 +18,8 @@ struct dbt;
 struct dbt_options {
     uint32_t cache_size; /* bytes of code cache; 0: 64 MiB */
     bool verify;         /* run each block twice and compare */
+    /* For tests: do without what the host CPU has. */
+    bool no_bmi2, no_fsgsbase;
 };
 
 /* Why dbt_run came back. */

@@ -457,7 +457,7 @@ struct dbt *dbt_create(struct mmu *mmu, const struct cpu_model *model,
     d->mmu = mmu;
     if (options)
         d->options = *options;
-    d->bmi2 = __builtin_cpu_supports("bmi2");
+    d->bmi2 = __builtin_cpu_supports("bmi2") && !d->options.no_bmi2;
     d->jit.stub[STUB_CALLOUT] = dbt_stub_callout;
     d->jit.stub[STUB_CHAIN] = dbt_stub_chain;
     d->jit.stub[STUB_MISS] = dbt_stub_miss;
