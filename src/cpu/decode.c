@@ -250,6 +250,7 @@ static const uint8_t prefix_class[256] = {
 
 /* Where the pass is. */
 struct cursor {
+    const uint8_t *bytes;
     unsigned at;    /* next byte */
     unsigned limit; /* bytes that there are, at most 15 */
     uint8_t r, x, b; /* REX or VEX extension bits, as 0 or 8 */
@@ -305,7 +306,7 @@ static uint64_t get_le(const uint8_t *p, unsigned size)
 static bool take_prefixes(struct insn *in, struct cursor *c)
 {
     for (; c->at < c->limit; c->at++) {
-        uint8_t byte = in->bytes[c->at];
+        uint8_t byte = c->bytes[c->at];
         uint8_t class = prefix_class[byte];
         if (LIKELY(class == CLASS_NONE))
             return true;
@@ -346,11 +347,11 @@ static bool take_prefixes(struct insn *in, struct cursor *c)
 /* C4 or C5 at the cursor, known to be VEX (SDM 2A 2.3.5). DECODE_OK: in->map is set, opcode is next. */
 static enum decode_result take_vex(struct insn *in, struct cursor *c)
 {
-    bool three = in->bytes[c->at] == 0xC4;
+    bool three = c->bytes[c->at] == 0xC4;
     if (c->at + (three ? 3 : 2) > c->limit)
         return out_of_bytes(in, c);
-    uint8_t first = in->bytes[c->at + 1];
-    uint8_t last = in->bytes[c->at + (three ? 2 : 1)];
+    uint8_t first = c->bytes[c->at + 1];
+    uint8_t last = c->bytes[c->at + (three ? 2 : 1)];
     c->at += three ? 3 : 2;
     if (in->rex || in->prefixes & (PREFIX_LOCK | PREFIX_OPSIZE | PREFIX_F2 | PREFIX_F3))
         return stop(in, c, DECODE_UNDEFINED);
@@ -374,12 +375,12 @@ static enum decode_result take_vex(struct insn *in, struct cursor *c)
 /* Map and opcode. */
 static enum decode_result take_opcode(struct insn *in, struct cursor *c)
 {
-    uint8_t byte = in->bytes[c->at];
+    uint8_t byte = c->bytes[c->at];
     if (byte == 0x0F) {
         in->map = 1;
         if (++c->at == c->limit)
             return out_of_bytes(in, c);
-        byte = in->bytes[c->at];
+        byte = c->bytes[c->at];
         if (byte == 0x38 || byte == 0x3A) {
             in->map = byte == 0x38 ? 2 : 3;
             if (++c->at == c->limit)
@@ -390,7 +391,7 @@ static enum decode_result take_opcode(struct insn *in, struct cursor *c)
         if (!other) {
             if (c->at + 1 == c->limit)
                 return out_of_bytes(in, c);
-            other = in->bytes[c->at + 1] >= 0xC0;
+            other = c->bytes[c->at + 1] >= 0xC0;
         }
         if (other && byte == 0x62) { /* EVEX */
             c->at++;
@@ -404,7 +405,7 @@ static enum decode_result take_opcode(struct insn *in, struct cursor *c)
                 return out_of_bytes(in, c);
         }
     }
-    in->opcode = in->bytes[c->at++];
+    in->opcode = c->bytes[c->at++];
     return DECODE_OK;
 }
 
@@ -455,7 +456,7 @@ static bool take_address(struct insn *in, struct cursor *c)
         if (c->at == c->limit)
             return false;
         in->has_sib = true;
-        in->sib = in->bytes[c->at++];
+        in->sib = c->bytes[c->at++];
         base = in->sib & 7;
         in->scale = 1 << (in->sib >> 6);
         in->index = (in->sib >> 3 & 7) | c->x;
@@ -484,7 +485,7 @@ static bool take_memory(struct insn *in, struct cursor *c, const struct form *f)
     if (!complete)
         return false;
     if (in->disp_size) {
-        in->disp = sign_extend(get_le(in->bytes + c->at, in->disp_size), in->disp_size);
+        in->disp = sign_extend(get_le(c->bytes + c->at, in->disp_size), in->disp_size);
         c->at += in->disp_size;
     }
     if (c->seg != SEG_NONE)
@@ -523,7 +524,7 @@ static bool take_immediate(struct insn *in, struct cursor *c, const struct form 
             return false;
         in->has_mem = in->moffs = true;
         in->disp_size = in->addrsize;
-        in->disp = get_le(in->bytes + c->at, in->addrsize);
+        in->disp = get_le(c->bytes + c->at, in->addrsize);
         in->seg = c->seg != SEG_NONE ? c->seg : SEG_DS;
         in->mem_size = decode_width(in, f->width);
         c->at += in->addrsize;
@@ -533,10 +534,10 @@ static bool take_immediate(struct insn *in, struct cursor *c, const struct form 
         return false;
     in->imm_off = c->at;
     in->imm_size = size;
-    in->imm = sign_extend(get_le(in->bytes + c->at, size), size);
+    in->imm = sign_extend(get_le(c->bytes + c->at, size), size);
     if (second) {
         in->imm2_size = second;
-        in->imm2 = get_le(in->bytes + c->at + size, second);
+        in->imm2 = get_le(c->bytes + c->at + size, second);
     }
     c->at += size + second;
     return true;
@@ -586,7 +587,7 @@ static bool valid(struct insn *in, const struct cursor *c, const struct form *f)
 
 enum decode_result decode(struct insn *in, const uint8_t *bytes, unsigned avail, unsigned mode)
 {
-    struct cursor c = {.limit = min_u32(avail, INSN_MAX), .seg = SEG_NONE};
+    struct cursor c = {.bytes = bytes, .limit = min_u32(avail, INSN_MAX), .seg = SEG_NONE};
     *in = (struct insn){.mode = mode, .seg = SEG_NONE, .base = NO_REG, .index = NO_REG, .scale = 1};
     copy_bytes(in, bytes, c.limit);
 
@@ -615,7 +616,7 @@ enum decode_result decode(struct insn *in, const uint8_t *bytes, unsigned avail,
         if (c.at == c.limit)
             return out_of_bytes(in, &c);
         in->modrm_off = c.at;
-        in->modrm = in->bytes[c.at++];
+        in->modrm = bytes[c.at++];
         in->has_modrm = true;
         in->mod = in->modrm >> 6;
         in->reg = (in->modrm >> 3 & 7) | c.r;
