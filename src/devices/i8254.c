@@ -13,8 +13,10 @@
  *   mode 4, 5      OUT low for the tick d = N
  *
  * Channel 0 drives IRQ 0. A host timer is set for the next rising edge (in mode 3 and 0 also the
- * falling one); several that were missed become one, and are counted. In modes 2, 4 and 5 the low
- * tick, of 838 ns, is shown as a pulse at its end.
+ * falling one). When the host held the guest up for several periods, the first edge comes at once
+ * and those owed follow half a period apart, between the regular ones, so that a guest that counts
+ * ticks keeps the time. In modes 2, 4 and 5 the low tick, of 838 ns, is shown as a pulse at its
+ * end.
  */
 #include "devices/i8254.h"
 
@@ -34,6 +36,7 @@ enum {
     PORT61_WRITABLE = 0x0F,
     PORT61_REFRESH = 0x10,
     PORT61_OUT2 = 0x20,
+    OWED_MAX = 1000,
     MIN_TICKS = 24, /* 20 us: interrupts closer than this are merged, so that the guest gets on */
     REFRESH_NS = 15085, /* DRAM refresh request: 18 ticks */
 };
@@ -178,6 +181,24 @@ static uint64_t rising_edges(const struct i8254_channel *c, int64_t from, int64_
     return first > from && first <= to;
 }
 
+/* Keeps account of edges that came too late; true if it is time for one of those owed. */
+static bool owe(struct i8254 *p, int64_t tick, uint64_t edges)
+{
+    bool due = p->owed && tick >= p->owed_at && !edges;
+
+    if (edges > 1) {
+        p->ticks_late += edges - 1;
+        p->owed += edges - 1;
+        if (p->owed > OWED_MAX)
+            p->owed = OWED_MAX;
+    }
+    if (due)
+        p->owed--;
+    if (edges || due)
+        p->owed_at = tick + p->channel[0].current / 2;
+    return due;
+}
+
 /* Shows on irq0 what channel 0 did until `tick`, and sets the timer for what it does next. */
 static void show(struct i8254 *p, int64_t tick)
 {
@@ -187,14 +208,17 @@ static void show(struct i8254 *p, int64_t tick)
 
     advance(c, tick);
     p->seen = (uint64_t)tick;
+    if (periodic(c) && owe(p, tick, edges))
+        edges = 1;
     if (edges) {
-        p->ticks_merged += edges - 1;
         wire_set(&p->irq0, false);
         wire_set(&p->irq0, true);
     }
     if (c->mode < 2 || c->mode == 3 || !c->loaded)
         wire_set(&p->irq0, output(c, tick));
     next = next_edge(c, tick);
+    if (p->owed && p->owed_at < next)
+        next = p->owed_at;
     if (next >= 0 && next < tick + MIN_TICKS && periodic(c))
         next = tick + MIN_TICKS;
     clock_timer_set(p->clock, &p->timer,
@@ -283,8 +307,10 @@ static void write_control(struct i8254 *p, uint32_t value)
     c->null_count = true;
     c->count_written = c->low_written = c->high_next = false;
     c->count_latched = c->status_latched = false;
-    if (n == 0)
+    if (n == 0) {
+        p->owed = 0;
         show(p, tick);
+    }
 }
 
 static void read_back(struct i8254 *p, uint32_t value)
@@ -435,6 +461,7 @@ void i8254_reset(struct i8254 *p)
                                                .count = 0x10000,
                                                .current = 0x10000};
     p->port61 = 0;
+    p->owed = 0;
     p->seen = (uint64_t)tick_now(p);
     clock_timer_set(p->clock, &p->timer, CLOCK_NEVER);
     wire_set(&p->irq0, false);

@@ -41,9 +41,11 @@ struct i8254 {
     struct clock *clock; /* borrowed */
     struct clock_timer timer;
     struct wire irq0;
-    uint64_t seen;         /* tick up to which channel 0 has been shown on irq0 */
-    uint8_t port61;        /* bits 0-3 as written */
-    uint64_t ticks_merged; /* timer interrupts that came too late to be told apart */
+    uint64_t seen;   /* tick up to which channel 0 has been shown on irq0 */
+    uint8_t port61;  /* bits 0-3 as written */
+    uint64_t owed;   /* edges of irq0 that came too late and are still to be made up for */
+    int64_t owed_at; /* tick of the next one */
+    uint64_t ticks_late;
 };
 
 int i8254_init(struct i8254 *p, struct bus *bus, struct clock *clock, struct wire irq0,

@@ -288,7 +288,7 @@ void machine_print_stats(struct machine *m, FILE *to)
                     irq);
     }
     print_count(to, b->pic.spurious, "spurious interrupts");
-    print_count(to, b->pit.ticks_merged, "timer ticks that came too late to be told apart");
+    print_count(to, b->pit.ticks_late, "timer ticks that came late and were made up for");
     print_count(to, b->com1.sent, "bytes sent by the serial port");
     print_count(to, b->com1.received, "bytes received by it");
     print_count(to, m->sleeps, "times the halted guest was slept for");
