@@ -77,16 +77,15 @@ configure()
     }
 }
 
-# build DIR TARGETS...: silent when there is nothing to do.
+# build DIR TARGETS...: shows its progress the first time, afterwards only errors.
 build()
 {
     build=$1
     shift
-    if [ -t 2 ]; then
-        ninja -C "$build" --quiet "$@" >&2
-    else
-        ninja -C "$build" "$@" >&2
-    fi || {
+    quiet=--quiet
+    [ -f "$build/.ninja_log" ] || quiet=
+    # shellcheck disable=SC2086
+    ninja -C "$build" $quiet "$@" >&2 || {
         say "the build failed"
         exit 1
     }
