@@ -42,7 +42,7 @@ static const uint64_t gdt[16] = {
     [4] = 0x00CFFB000000FFFF, [5] = 0x00CFF3000000FFFF,  [6] = 0x00AFFB000000FFFF,
     [8] = 0xE0008B0004000067, [13] = 0x00CFBB000000FFFF, [14] = 0x00CFB3000000FFFF,
 };
-static const uint64_t ldt[1] = {0x5040F3000000FFFF};
+static const uint64_t ldt[1] = {0x5050F3000000FFFF};
 
 static struct segment segment_of(uint16_t sel)
 {

@@ -284,8 +284,9 @@ static bool set_stack(struct operands *o)
 {
     struct insn *in = o->in;
     uint32_t *esp = &o->s->gpr[REG_SP];
-    if (o->pinned)
-        return region_ok(o, *esp, 256, 256);
+    if (o->pinned) /* and IRET with NT set means something else in long mode */
+        return region_ok(o, *esp, 256, 256) &&
+               !(in->op == OP_IRET && (o->s->eflags & FLAG_NT));
     if (!uses(in, REG_SP)) {
         uint32_t base = layout_regions[REGION_STACK].gva;
         *esp = base + SP_LOW + rng_below(o->rng, SP_ROOM);
@@ -570,6 +571,9 @@ bool operands_set(struct operands *o)
     struct insn *in = o->in;
     uint32_t attr = in->row->attr;
     if (in->has_mem && !set_memory(o))
+        return false;
+    /* Whether #GP comes before the numeric exception, or the change to MMX mode, is the CPU's choice. */
+    if (in->has_mem && in->seg == SEG_CS && (attr & A_MEM_WRITE) && (attr & (A_X87 | A_MMX)))
         return false;
     if ((attr & A_STACK) && !(attr & (A_PRIV | A_IOPL)) && !set_stack(o))
         return false;

@@ -80,6 +80,8 @@ enum row_use rows_use(const struct decode_row *row, const struct cpu_model *mode
 {
     if ((row->attr & A_MODE64) || !cpuid_has(model, (enum feature)row->feature))
         return ROW_SKIP;
+    if ((row->attr & A_AVX) && !(model->xcr0_mask & 4))
+        return ROW_SKIP;
     if (!row->vex && row->w == 1)
         return ROW_SKIP;
     if (row->op == OP_RDRAND || row->op == OP_RDSEED || row->op == OP_SYSRET)

@@ -164,6 +164,25 @@ static bool add_step(struct maker *m, struct rng *r, struct testcase *c, struct 
     return false;
 }
 
+/*
+ * What differs between CPUs and may therefore differ here: the upper half of the doubleword that a push
+ * of a segment register takes (SDM 2B, PUSH), and what instructions of many pushes have written below
+ * ESP when a later push faults.
+ */
+static void ignore_stack(struct testcase *c, const struct step *s, const struct outcome *out)
+{
+    struct range *r = &c->ignore[c->ignores];
+    if (c->ignores == IGNORES_MAX)
+        return;
+    if (s->in.op == OP_PUSH_SREG && s->in.opsize == 4 && out->vector == VEC_BP)
+        *r = (struct range){out->state.gpr[REG_SP] + 2, 2};
+    else if ((s->in.op == OP_ENTER || s->in.op == OP_PUSHA) && out->vector != VEC_BP)
+        *r = (struct range){s->before.gpr[REG_SP] - 256, 256};
+    else
+        return;
+    c->ignores++;
+}
+
 /* True if the run ended at a marker of ours, and so can go on there. */
 static bool at_marker(const struct testcase *c, const struct outcome *out)
 {
@@ -212,11 +231,13 @@ bool testcase_make(struct maker *m, uint64_t index, struct testcase *c)
             m->unequal++;
             testcase_print(c);
         }
+        ignore_stack(c, &c->step[c->steps - 1], &c->native);
         if (!at_marker(c, &c->native))
             break;
         now = c->native.state;
         now.eip--;
-        if (c->step[c->steps - 1].in.row->attr & A_FPU_CONTROL)
+        const struct insn *in = &c->step[c->steps - 1].in;
+        if ((in->row->attr & A_FPU_CONTROL) || in->op == OP_PUSH_SREG)
             break;
     }
     if (c->steps == 0)
