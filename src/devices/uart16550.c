@@ -9,7 +9,8 @@
  *
  * The host side heeds RTS as a modem with hardware handshake does: Linux clears the FIFOs while it
  * opens a port, and sets RTS only then, so what was typed (or piped in) earlier is not lost. A
- * guest that never wrote MCR, or enables the receive interrupt, gets bytes all the same.
+ * guest that enables the receive interrupt, or polls LSR without ever having written MCR, gets
+ * bytes all the same.
  *
  * DCD, DSR and CTS are always on. The interrupt does not depend on OUT2, as guests that were only
  * tried on other virtual machines rely on it.
@@ -170,7 +171,7 @@ static bool wants_input(const struct uart16550 *u)
 {
     if (u->mcr & MCR_LOOP)
         return false;
-    return (u->mcr & MCR_RTS) || !u->mcr_written || (u->ier & IER_RDI);
+    return (u->mcr & MCR_RTS) || u->polled || (u->ier & IER_RDI);
 }
 
 /* Fetches from the host what there is room for. */
@@ -295,6 +296,7 @@ static void uart_write(void *opaque, uint16_t port, unsigned size, uint32_t valu
     case REG_MCR:
         u->mcr = byte & MCR_VALID;
         u->mcr_written = true;
+        u->polled = false;
         update_modem(u);
         receive(u);
         break;
@@ -340,6 +342,10 @@ static uint32_t uart_read(void *opaque, uint16_t port, unsigned size)
     case REG_MCR:
         return u->mcr;
     case REG_LSR:
+        if (!u->mcr_written && !u->polled) {
+            u->polled = true;
+            receive(u);
+        }
         value = u->lsr;
         u->lsr &= (uint8_t)~LSR_ERRORS;
         show_top(u);
@@ -365,7 +371,7 @@ void uart16550_reset(struct uart16550 *u)
     u->lsr = LSR_THRE | LSR_TEMT;
     u->msr = MSR_DCD | MSR_DSR | MSR_CTS;
     u->divisor = 12; /* 9600 baud, as a BIOS leaves it */
-    u->thre_pending = u->timeout = u->mcr_written = false;
+    u->thre_pending = u->timeout = u->mcr_written = u->polled = false;
     u->head = u->count = 0;
     clock_timer_set(u->clock, &u->timer, CLOCK_NEVER);
     wire_set(&u->irq, false);

@@ -28,6 +28,7 @@ struct uart16550 {
     bool thre_pending; /* the transmitter's interrupt, until IIR is read or THR written */
     bool timeout;      /* characters have been left in the receive FIFO for four character times */
     bool mcr_written;  /* since reset */
+    bool polled;       /* LSR was read before MCR was written */
 
     /* Receive FIFO: bytes and their LSR error bits. Without FIFOs one entry is used. */
     uint8_t byte[UART16550_FIFO], error[UART16550_FIFO];
