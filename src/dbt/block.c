@@ -9,7 +9,9 @@
  *  - A jump is patched only within one linear page, or in the supervisor's or unpaged window, of
  * which there is one address space at any time: block_code_unmapped undoes it
  * (docs/translation.md).
- *  - Pages that hold blocks are write-protected in every window.
+ *  - Pages that hold blocks are write-protected in every window; but where code and data are mixed,
+ * so that a page is written and executed in turn, its blocks check their own source bytes when
+ * entered and end behind stores, and the page stays writable until the code cache is emptied.
  */
 #include "dbt/engine.h"
 
@@ -65,7 +67,7 @@ static void add_to_page(struct dbt *d, struct block *b, uint32_t page)
     struct page_ref *ref = cache_meta(&d->cache, sizeof(*ref));
     ref->block = b;
     ref->next = d->pages[page];
-    if (!d->pages[page])
+    if (!d->pages[page] && !block_page_is_checked(d, page))
         mmu_protect_code(d->mmu, page);
     d->pages[page] = ref;
 }
@@ -185,6 +187,7 @@ void block_drop_all(struct dbt *d)
     for (uint32_t i = 0; i < d->cache.block_count; i++) {
         forget_page(d, d->cache.blocks[i]->gpa >> PAGE_SHIFT);
         forget_page(d, d->cache.blocks[i]->page2);
+        d->code_writes[d->cache.blocks[i]->gpa >> PAGE_SHIFT] = (struct code_writes){0};
     }
     __builtin_memset(d->hash, 0, sizeof(d->hash));
     __builtin_memset(d->by_lin, 0, sizeof(d->by_lin));
@@ -199,9 +202,20 @@ void block_drop_all(struct dbt *d)
 
 void block_code_written(void *opaque, uint32_t page, uint32_t offset, uint32_t size)
 {
+    struct dbt *d = opaque;
+    struct code_writes *w = &d->code_writes[page];
+    uint32_t now = (uint32_t)(__builtin_ia32_rdtsc() >> CODE_WRITE_SHIFT);
+
     (void)offset;
     (void)size;
-    block_drop_page(opaque, page);
+    if (now - w->last > 1)
+        w->count = 0;
+    w->last = now;
+    if (++w->count == CODE_WRITE_LIMIT) {
+        w->checked = true;
+        d->stats.checked_pages++;
+    }
+    block_drop_page(d, page);
 }
 
 void block_code_unmapped(void *opaque, struct window *w, uint32_t first, uint32_t count)

@@ -236,6 +236,12 @@ uint32_t emit_jecxz(struct emit *e)
     return emit_rel8(e);
 }
 
+uint32_t emit_jrcxz(struct emit *e)
+{
+    emit_byte(e, 0xE3);
+    return emit_rel8(e);
+}
+
 uint32_t emit_jcc8(struct emit *e, unsigned condition)
 {
     emit_byte(e, (uint8_t)(0x70 | condition));

@@ -107,8 +107,10 @@ uint32_t emit_jcc(struct emit *e, unsigned condition);
 void emit_jmp_mem(struct emit *e, const struct hmem *m);
 void emit_call_mem(struct emit *e, const struct hmem *m);
 void emit_ret(struct emit *e);
-/* jecxz and short jcc to a label that emit_here resolves; the distance must fit eight bits. */
+/* jecxz, jrcxz and short jcc to a label that emit_here resolves; the distance must fit eight bits.
+ */
 uint32_t emit_jecxz(struct emit *e);
+uint32_t emit_jrcxz(struct emit *e);
 uint32_t emit_jcc8(struct emit *e, unsigned condition);
 uint32_t emit_jmp8(struct emit *e);
 void emit_here8(struct emit *e, uint32_t label);

@@ -63,6 +63,7 @@ struct exit_link {
     struct exit_link *next;  /* in to->incoming */
     uint32_t eip;
     uint32_t patch, stub; /* offsets in from's code: the rel32, and the code that asks dbt_chain */
+    bool stale;           /* not an exit: the source bytes of `from` have changed */
 };
 
 enum site_kind { SITE_MEM, SITE_POLL, SITE_PROBE };
@@ -138,6 +139,15 @@ struct learned_site {
     uint8_t flips;
 };
 
+/* How a page with code fares that is written again and again (block.c). */
+struct code_writes {
+    uint32_t last; /* host TSC >> CODE_WRITE_SHIFT */
+    uint8_t count;
+    bool checked; /* its translations check their source bytes, and it is not write-protected */
+};
+
+enum { CODE_WRITE_SHIFT = 26, CODE_WRITE_LIMIT = 16 };
+
 enum { VERIFY_STORES = 512 };
 
 struct verify_state {
@@ -198,7 +208,8 @@ struct dbt {
     struct cache cache;
     struct block *hash[1 << HASH_BITS];
     struct block *by_lin[1 << LIN_BITS];
-    struct page_ref **pages; /* by guest-physical page, of which there are PHYSICAL_PAGES */
+    struct code_writes *code_writes; /* likewise */
+    struct page_ref **pages;         /* by guest-physical page, of which there are PHYSICAL_PAGES */
     struct learned_site learned[1 << SITE_BITS];
 
     struct context contexts[CONTEXT_COUNT];
@@ -270,6 +281,11 @@ void block_drop(struct dbt *d, struct block *b);
 /* Drops all blocks of a guest-physical page and gives up its write protection. */
 void block_drop_page(struct dbt *d, uint32_t page);
 void block_drop_all(struct dbt *d);
+/* Whether translations of the page are to check their own source bytes. */
+static inline bool block_page_is_checked(const struct dbt *d, uint32_t page)
+{
+    return d->code_writes[page].checked;
+}
 /* The listener of the mmu. */
 void block_code_written(void *opaque, uint32_t page, uint32_t offset, uint32_t size);
 void block_code_unmapped(void *opaque, struct window *w, uint32_t first, uint32_t count);

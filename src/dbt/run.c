@@ -207,6 +207,7 @@ const void *dbt_dispatch(struct dbt *d)
             out = verify_block(d, b);
             if (out)
                 return out;
+            step(d); /* it stores into its own page: only single steps get past that */
             continue;
         }
         if (kept)
@@ -248,6 +249,11 @@ const void *dbt_chain(struct dbt *d, struct exit_link *link)
 
     v->rip = link->eip;
     log_exit(d, "chain");
+    if (link->stale) {
+        d->stats.stale_blocks++;
+        block_drop(d, from);
+        return dbt_dispatch(d);
+    }
     if (attention(v) || d->options.verify)
         return dbt_dispatch(d);
     uint64_t flushes = d->stats.flushes;
@@ -463,9 +469,10 @@ struct dbt *dbt_create(struct mmu *mmu, const struct cpu_model *model,
     d->jit.stub[STUB_MISS] = dbt_stub_miss;
     d->jit.stub[STUB_INDIRECT] = d->bmi2 ? dbt_stub_indirect_bmi2 : dbt_stub_indirect_plain;
     d->pages = calloc(PHYSICAL_PAGES, sizeof(*d->pages));
-    if (!d->pages) {
+    d->code_writes = calloc(PHYSICAL_PAGES, sizeof(*d->code_writes));
+    if (!d->pages || !d->code_writes) {
         err_set(err, ENOMEM, "no memory for the engine");
-        goto fail_pages;
+        goto fail_cache;
     }
     uint32_t size = d->options.cache_size ? d->options.cache_size : (uint32_t)MIB(64);
     if (cache_init(&d->cache, size, err) < 0)
@@ -491,7 +498,7 @@ fail_context:
     cache_fini(&d->cache);
 fail_cache:
     free(d->pages);
-fail_pages:
+    free(d->code_writes);
     munmap(d, sizeof(*d));
     return NULL;
 }
@@ -505,6 +512,7 @@ void dbt_destroy(struct dbt *d)
     context_fini(d);
     cache_fini(&d->cache);
     free(d->pages);
+    free(d->code_writes);
     munmap(d, sizeof(*d));
 }
 

@@ -201,6 +201,71 @@ static void tag_check(struct tr *t)
     t->block->direct = emit_offset(e);
 }
 
+/* rcx = `size` source bytes at offset `at` of the page at r10, less what they were: 0 if the same.
+ */
+static void compare_source(struct emit *e, const uint8_t *page, uint32_t at, unsigned size)
+{
+    struct hmem now = hmem_at(R_VAL, (int32_t)at), sum = {.base = RCX, .index = R_LINK, .scale = 1};
+    uint64_t was = 0;
+
+    __builtin_memcpy(&was, page + at, size);
+    if (size == 8)
+        emit_load64(e, RCX, &now);
+    else
+        emit_load(e, RCX, &now, size);
+    emit_imm64(e, R_LINK, -was);
+    emit_lea64(e, RCX, &sum);
+}
+
+/* Leads to `stale` if the source bytes [offset, offset+len) of `page` are not what they are now. */
+static void check_range(struct tr *t, uint32_t page, uint32_t offset, uint32_t len, uint32_t stale)
+{
+    const uint8_t *bytes = mmu_page_bytes(t->d->mmu, page);
+    struct emit *e = &t->e;
+
+    emit_imm64(e, R_VAL, (uint64_t)bytes);
+    for (uint32_t end = offset + len; offset < end;) {
+        unsigned left = end - offset, size = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        compare_source(e, bytes, offset, size);
+        uint32_t same = emit_jrcxz(e);
+        emit_patch(e, emit_jmp(e), stale);
+        emit_here8(e, same);
+        offset += size;
+    }
+}
+
+/* Behind the block's code: what the jump at its direct entry (`entry`) leads to. */
+static void check_source(struct tr *t, uint32_t entry)
+{
+    struct block *b = t->block;
+    struct exit_link *link = &b->exits[TR_MAX_EXITS];
+    struct hmem chain = tr_jit(OFF_STUBS + 8 * STUB_CHAIN);
+    struct emit *e = &t->e;
+    uint32_t offset = b->gpa & PAGE_MASK, first = min_u32(b->len, PAGE_SIZE - offset);
+
+    link->from = b;
+    link->eip = b->eip;
+    link->stale = true;
+    uint32_t stale = emit_offset(e);
+    emit_mov64(e, RCX, R_SEG);
+    emit_imm64(e, R_LINK, (uint64_t)link);
+    emit_jmp_mem(e, &chain);
+
+    emit_patch(e, entry, emit_offset(e));
+    emit_mov64(e, R_SEG, RCX);
+    check_range(t, b->gpa >> PAGE_SHIFT, offset, first, stale);
+    if (b->page2 != NO_PAGE)
+        check_range(t, b->page2, 0, b->len - first, stale);
+    emit_mov64(e, RCX, R_SEG);
+    emit_patch(e, emit_jmp(e), entry + 4);
+}
+
+/* Whether the instruction may have stored into its own block. */
+static bool may_store(const struct insn *in)
+{
+    return in->row && (in->row->attr & (A_MEM_WRITE | A_STACK | A_IMPLICIT_MEM));
+}
+
 static void start(struct tr *t, struct dbt *d, uint8_t *at, uint32_t room)
 {
     t->d = d;
@@ -223,7 +288,7 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         block_drop_all(d);
 
     struct block *b = cache_meta(c, sizeof(*b));
-    b->exits = cache_meta(c, TR_MAX_EXITS * sizeof(*b->exits));
+    b->exits = cache_meta(c, (TR_MAX_EXITS + 1) * sizeof(*b->exits));
     b->eip = eip;
     b->cs_base = v->seg[SEG_CS].base;
     b->cs_limit = v->seg[SEG_CS].limit;
@@ -238,6 +303,9 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
     t.key = key;
     t.next = eip;
     tag_check(&t);
+    bool checked = block_page_is_checked(d, page);
+    bool may_cross = offset + INSN_MAX > PAGE_SIZE; /* into a page that is checked */
+    uint32_t entry = checked || may_cross ? emit_jmp(&t.e) : 0;
     while (!t.ended && b->insns < BLOCK_MAX_INSNS && offset < PAGE_SIZE) {
         t.eip = t.next;
         enum fetch f = fetch(&t, page, offset);
@@ -247,6 +315,11 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         }
         if (f != FETCH_OK)
             break;
+        if (b->page2 != NO_PAGE && block_page_is_checked(d, b->page2) && !checked) {
+            if (b->insns)
+                break; /* it begins a block of its own */
+            checked = true;
+        }
         if (d->options.verify && b->insns && !verify_checks(&t.in)) {
             t.next = t.eip;
             break;
@@ -260,7 +333,7 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         offset += t.in.len;
         b->len = (uint16_t)(b->len + t.in.len);
         b->insns++;
-        if (t.next < t.eip)
+        if (t.next < t.eip || (checked && may_store(&t.in)))
             break;
     }
     if (offset <= PAGE_SIZE)
@@ -268,6 +341,10 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
     if (!t.ended)
         tr_goto(&t, t.next);
     tr_tails(&t);
+    if (checked)
+        check_source(&t, entry);
+    else if (entry)
+        emit_patch(&t.e, entry, entry + 4);
 
     b->sites = cache_meta(c, t.site_count * (uint32_t)sizeof(*b->sites));
     if (t.e.overflow || !b->sites) {
