@@ -143,25 +143,22 @@ static bool ignored(const struct testcase *c, const struct outcome *native, uint
 }
 
 unsigned compare_memory(const struct testcase *c, const struct guest *g, const struct outcome *native,
-                        bool print)
+                        uint32_t *dirty, bool print)
 {
     unsigned found = 0;
-    for (unsigned i = 0; i < REGION_COUNT; i++) {
-        const struct region *r = &layout_regions[i];
-        if (!g->memory->golden[i] || !(r->rights & REGION_W))
+    for (unsigned i = 0; i < g->memory->page_count; i++) {
+        const struct memory_page *p = &g->memory->page[i];
+        const uint8_t *a = native_at(p->gva), *b = guest_at(g, p->gpa);
+        if (memory_same_page(a, b))
             continue;
-        const uint8_t *a = native_at(r->gva), *b = guest_at(g, r);
-        for (uint32_t page = 0; page < r->size; page += PAGE_SIZE) {
-            if (!memcmp(a + page, b + page, PAGE_SIZE))
+        *dirty |= 1u << i;
+        for (uint32_t at = 0; at < PAGE_SIZE; at++) {
+            if (a[at] == b[at] || ignored(c, native, p->gva + at))
                 continue;
-            for (uint32_t at = page; at < page + PAGE_SIZE; at++) {
-                if (a[at] == b[at] || ignored(c, native, r->gva + at))
-                    continue;
-                if (print && found < 16)
-                    printf("    [%08x] native %02x guest %02x before %02x\n", r->gva + at, a[at],
-                           b[at], g->memory->golden[i][at]);
-                found++;
-            }
+            if (print && found < 16)
+                printf("    [%08x] native %02x guest %02x before %02x\n", p->gva + at, a[at], b[at],
+                       p->golden[at]);
+            found++;
         }
     }
     return found ? DIFF_MEMORY : 0;

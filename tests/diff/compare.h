@@ -40,8 +40,9 @@ enum difference {
 /* Set of enum difference; with `print`, both values of each, one a line. */
 unsigned compare_outcome(const struct testcase *c, const struct guest *g, const struct outcome *native,
                          const struct outcome *guest, uint32_t undef, bool print);
+/* Adds the pages that differ, even where that is allowed, to `dirty`. */
 unsigned compare_memory(const struct testcase *c, const struct guest *g, const struct outcome *native,
-                        bool print);
+                        uint32_t *dirty, bool print);
 void compare_print_names(unsigned differences);
 
 #endif

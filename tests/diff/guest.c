@@ -227,22 +227,16 @@ void guest_write(struct guest *g, uint32_t gva, const void *from, uint32_t size)
         phys(g, r->gpa + (gva - r->gva), from, size);
 }
 
-const uint8_t *guest_at(const struct guest *g, const struct region *r)
+const uint8_t *guest_at(const struct guest *g, uint32_t gpa)
 {
-    return mmu_ram(g->mmu) + r->gpa;
+    return mmu_ram(g->mmu) + gpa;
 }
 
-void guest_restore(struct guest *g)
+void guest_restore(struct guest *g, uint32_t dirty)
 {
-    for (unsigned i = 0; i < REGION_COUNT; i++) {
-        const struct region *r = &layout_regions[i];
-        const uint8_t *golden = g->memory->golden[i];
-        if (!golden || !(r->rights & REGION_W))
-            continue;
-        for (uint32_t at = 0; at < r->size; at += PAGE_SIZE) {
-            if (memcmp(guest_at(g, r) + at, golden + at, PAGE_SIZE))
-                phys(g, r->gpa + at, golden + at, PAGE_SIZE);
-        }
+    for (; dirty; dirty &= dirty - 1) {
+        const struct memory_page *p = &g->memory->page[__builtin_ctz(dirty)];
+        phys(g, p->gpa, p->golden, PAGE_SIZE);
     }
 }
 

@@ -37,11 +37,11 @@ bool guest_init(struct guest *g, const struct cpu_model *model, const struct mem
                 const struct dbt_options *options);
 void guest_fini(struct guest *g);
 void guest_set_variant(struct guest *g, enum variant variant);
-/* Puts all writable regions back to the golden contents. */
-void guest_restore(struct guest *g);
+/* Puts the golden contents back into these pages. */
+void guest_restore(struct guest *g, uint32_t dirty);
 /* `gva` must lie in a region. */
 void guest_write(struct guest *g, uint32_t gva, const void *from, uint32_t size);
-const uint8_t *guest_at(const struct guest *g, const struct region *r);
+const uint8_t *guest_at(const struct guest *g, uint32_t gpa);
 /* False if the engine stopped for another reason than a HLT where one stands. */
 bool guest_run(struct guest *g, const struct cpu_state *from, struct outcome *out);
 /* The selectors at CPL 1 are others than natively: the native one for what the guest shows. */

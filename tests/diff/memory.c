@@ -13,7 +13,7 @@ bool memory_init(struct memory *m, const struct native *n, uint64_t seed)
         const struct region *r = &layout_regions[i];
         if (!n->has_low && i <= REGION_LOW_TOP)
             continue;
-        m->golden[i] = malloc(r->size);
+        m->golden[i] = aligned_alloc(PAGE_SIZE, r->size);
         if (!m->golden[i])
             return false;
         memset(m->golden[i], END_MARKER, r->size);
@@ -22,6 +22,9 @@ bool memory_init(struct memory *m, const struct native *n, uint64_t seed)
         struct rng rng = rng_make(seed, ~0ull - i);
         values_fill(&rng, m->golden[i], r->size);
         memcpy(native_at(r->gva), m->golden[i], r->size);
+        for (uint32_t at = 0; (r->rights & REGION_W) && at < r->size; at += PAGE_SIZE)
+            m->page[m->page_count++] =
+                (struct memory_page){r->gva + at, r->gpa + at, m->golden[i] + at};
     }
     native_seal(n, true);
     return true;
@@ -33,15 +36,20 @@ void memory_fini(struct memory *m)
         free(m->golden[i]);
 }
 
-void memory_restore(const struct memory *m)
+uint32_t memory_dirty(const struct memory *m)
 {
-    for (unsigned i = 0; i < REGION_COUNT; i++) {
-        const struct region *r = &layout_regions[i];
-        if (!m->golden[i] || !(r->rights & REGION_W))
-            continue;
-        for (uint32_t at = 0; at < r->size; at += PAGE_SIZE) {
-            if (memcmp(native_at(r->gva + at), m->golden[i] + at, PAGE_SIZE))
-                memcpy(native_at(r->gva + at), m->golden[i] + at, PAGE_SIZE);
-        }
+    uint32_t dirty = 0;
+    for (unsigned i = 0; i < m->page_count; i++) {
+        if (!memory_same_page(native_at(m->page[i].gva), m->page[i].golden))
+            dirty |= 1u << i;
+    }
+    return dirty;
+}
+
+void memory_restore(const struct memory *m, uint32_t dirty)
+{
+    for (; dirty; dirty &= dirty - 1) {
+        const struct memory_page *p = &m->page[__builtin_ctz(dirty)];
+        memcpy(native_at(p->gva), p->golden, PAGE_SIZE);
     }
 }

@@ -78,36 +78,36 @@ static void write_code(struct guest *g, const struct testcase *c, unsigned steps
     guest_write(g, c->slot, code, c->slot_size);
 }
 
+/* The guest's memory holds the golden contents. */
 static bool run_in_guest(struct guest *g, const struct testcase *c, struct outcome *out)
 {
-    guest_restore(g);
     for (unsigned i = 0; i < c->pokes; i++)
         guest_write(g, c->poke[i].gva, c->poke[i].bytes, c->poke[i].len);
     return guest_run(g, &c->start, out);
 }
 
-static unsigned run_case(struct guest *g, const struct testcase *c, bool print)
+static unsigned run_case(struct guest *g, const struct testcase *c, uint32_t dirty, bool print)
 {
     static struct outcome out;
+    unsigned d = 0;
     uint32_t undef = c->step[c->steps - 1].undef;
     if (g->variant != c->variant)
         guest_set_variant(g, c->variant);
     write_code(g, c, c->steps);
-    for (unsigned run = 0; run < RUNS; run++) {
-        unsigned d = run_in_guest(g, c, &out) ? 0 : DIFF_STOP;
+    for (unsigned run = 0; run < RUNS && !d; run++) {
+        d = run_in_guest(g, c, &out) ? 0 : DIFF_STOP;
         d |= compare_outcome(c, g, &c->native, &out, undef, false);
-        d |= compare_memory(c, g, &c->native, false);
+        d |= compare_memory(c, g, &c->native, &dirty, false);
         if (d && print) {
             printf("  run %u differs: ", run);
             compare_print_names(d);
             printf("; natively vector %u error %x\n", c->native.vector, c->native.error);
             compare_outcome(c, g, &c->native, &out, undef, true);
-            compare_memory(c, g, &c->native, true);
+            compare_memory(c, g, &c->native, &dirty, true);
         }
-        if (d)
-            return d;
+        guest_restore(g, dirty);
     }
-    return 0;
+    return d;
 }
 
 /* Runs ever more of a sequence and prints after which step registers differ first. */
@@ -118,6 +118,7 @@ static void narrow(struct guest *g, const struct testcase *c)
         const struct step *last = &c->step[steps];
         write_code(g, c, steps);
         run_in_guest(g, c, &out);
+        guest_restore(g, ~0u >> (32 - g->memory->page_count));
         want = (struct outcome){.state = last->before, .vector = VEC_BP};
         want.state.eip++;
         unsigned d = compare_outcome(c, g, &want, &out, c->step[steps - 1].undef, false);
@@ -160,17 +161,18 @@ static int work(struct test *t, unsigned job, uint64_t from, uint64_t to, bool p
         if (!mine(t, i, job))
             continue;
         p->current = i;
-        memory_restore(&t->memory);
         bool made = testcase_make(&t->maker, i, &c);
+        uint32_t dirty = memory_dirty(&t->memory);
         p->unequal = t->maker.unequal;
         if (!made) {
             p->skipped++;
+            memory_restore(&t->memory, dirty);
             continue;
         }
         if (print)
             testcase_print(&c);
         fflush(stdout);
-        unsigned d = guest ? run_case(&g, &c, print) : 0;
+        unsigned d = guest ? run_case(&g, &c, dirty, print) : 0;
         if (d) {
             fail(p, i, d, c.step[c.steps - 1].in.op);
             if (print)
@@ -178,6 +180,7 @@ static int work(struct test *t, unsigned job, uint64_t from, uint64_t to, bool p
         } else if (print && guest) {
             printf("  equal, vector %u\n", c.native.vector);
         }
+        memory_restore(&t->memory, dirty);
         p->done++;
     }
     p->current = to;
@@ -202,9 +205,8 @@ static pid_t spawn(struct test *t, unsigned job, uint64_t from, uint64_t to, boo
 static unsigned op_of(struct test *t, uint64_t index)
 {
     static struct testcase c;
-    memory_restore(&t->memory);
     testcase_make(&t->maker, index, &c);
-    memory_restore(&t->memory);
+    memory_restore(&t->memory, memory_dirty(&t->memory));
     return c.steps ? c.step[c.steps - 1].in.op : 0;
 }
 

@@ -96,7 +96,7 @@ static bool run_twice(struct maker *m, const struct cpu_state *from, struct outc
         if (m->memory->golden[i] && (r->rights & REGION_W))
             memcpy(after[i], native_at(r->gva), r->size);
     }
-    memory_restore(m->memory);
+    memory_restore(m->memory, memory_dirty(m->memory));
     native_run(m->native, from, &again);
     bool same = !memcmp(&again.state, &out->state, sizeof again.state) &&
                 again.vector == out->vector && again.error == out->error;
