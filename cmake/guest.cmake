@@ -1,6 +1,9 @@
 # Guests: freestanding 32-bit programs for the machine, linked at 1 MiB as multiboot images.
 # novt_guest(NAME SOURCES... SCRIPT ld-script INCLUDES dirs...) makes ${CMAKE_BINARY_DIR}/guests/NAME.elf
 # and a target guest_NAME.
+#
+# Always by gcc: clang's assembler does not know all instructions that the guests try (BOUND).
+find_program(NOVT_GUEST_CC NAMES gcc REQUIRED)
 find_program(NOVT_LD NAMES ld ${CMAKE_LINKER} REQUIRED)
 
 set(NOVT_GUEST_FLAGS
@@ -23,7 +26,7 @@ function(novt_guest name)
         set(object ${dir}/${object}.o)
         add_custom_command(
             OUTPUT ${object}
-            COMMAND ${CMAKE_C_COMPILER} ${NOVT_GUEST_FLAGS} ${includes} -MD -MF ${object}.d -MT ${object}
+            COMMAND ${NOVT_GUEST_CC} ${NOVT_GUEST_FLAGS} ${includes} -MD -MF ${object}.d -MT ${object}
                     -c ${source} -o ${object}
             DEPENDS ${source}
             DEPFILE ${object}.d
