@@ -310,7 +310,7 @@ uint32_t context_key(const struct vcpu *v);
 struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key);
 /* Host code of `in` with its memory operand at vcpu.bounce + offset, followed by RET; NULL if `in`
    is not of the kind that is copied. */
-const void *translate_single(struct dbt *d, const struct insn *in, uint32_t offset);
+const void *translate_single(struct dbt *d, const struct insn *in, int32_t offset);
 
 /* Whether an op is translated by a template of its own, neither copied nor executed in C. */
 bool translate_has_template(unsigned op);

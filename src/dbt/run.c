@@ -251,6 +251,7 @@ const void *dbt_chain(struct dbt *d, struct exit_link *link)
     log_exit(d, "chain");
     if (link->stale) {
         d->stats.stale_blocks++;
+        d->verify.active = false;
         block_drop(d, from);
         return dbt_dispatch(d);
     }

@@ -105,12 +105,12 @@ static int execute_copied(struct dbt *d, const struct insn *in)
     bool memory = in->has_mem && !(row->attr & A_NO_ACCESS);
     bool writes = memory && (row->attr & A_MEM_WRITE);
     unsigned size = in->mem_size;
-    uint32_t gva = 0, offset = 0;
+    uint32_t gva = 0, offset = 0, skipped = 0;
 
     if (check_fpu(v, in))
         return FAULT;
     if (memory) {
-        uint32_t ea = emulate_ea(v, in) + bit_offset(v, in);
+        uint32_t bits = bit_offset(v, in), ea = emulate_ea(v, in) + bits;
         if (in->addrsize == 2)
             ea &= 0xFFFF;
         unsigned access = (row->attr & A_MEM_READ ? ACCESS_READ : 0) | (writes ? ACCESS_WRITE : 0);
@@ -119,6 +119,7 @@ static int execute_copied(struct dbt *d, const struct insn *in)
         if (segment_linear(v, in->seg, ea, size, access ? access : ACCESS_READ, &gva))
             return FAULT;
         offset = gva & 63;
+        skipped = bits; /* the CPU adds it once more */
         if (writes && v->mem->probe_write(v, gva, size, v->cpl == 3))
             return FAULT;
         if ((row->attr & A_MEM_READ) || !writes) {
@@ -126,7 +127,7 @@ static int execute_copied(struct dbt *d, const struct insn *in)
                 return FAULT;
         }
     }
-    const void *code = translate_single(d, in, offset);
+    const void *code = translate_single(d, in, (int32_t)(offset - skipped));
     if (!code)
         return vcpu_raise(v, VEC_UD);
     d->stats.singles++;

@@ -79,7 +79,7 @@ struct hmem tr_operand(struct tr *t, unsigned size, bool write)
     const struct insn *in = &t->in;
 
     if (t->single)
-        return tr_jit(offsetof(struct dbt, cpu.bounce) + t->single_offset);
+        return hmem_at(R_CPU, (int32_t)offsetof(struct dbt, cpu.bounce) + t->single_offset);
     if (in->addrsize == 4 && tr_flat(t, in->seg) && !(t->user & 1)) {
         struct hmem m = tr_address(t);
         m.gs = m.addr32 = true;

@@ -366,7 +366,7 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
     return b;
 }
 
-const void *translate_single(struct dbt *d, const struct insn *in, uint32_t offset)
+const void *translate_single(struct dbt *d, const struct insn *in, int32_t offset)
 {
     struct tr t;
     struct block none = {0};

@@ -29,7 +29,7 @@ struct tr {
     uint8_t user, mixed; /* what the instruction's accesses have learned: bit n for operand n */
     bool ended;          /* the block ends with this instruction */
     bool single;         /* for translate_single: the operand is at vcpu.bounce + single_offset */
-    uint32_t single_offset;
+    int32_t single_offset;
     unsigned site_count, exit_count;
     struct fault_site sites[TR_MAX_SITES];
     struct {
