@@ -55,6 +55,8 @@ static void a_wide_access_to_byte_ports_is_split_in_order(void **state)
     assert_int_equal(p.writes, 2);
     assert_int_equal(p.bytes[1], 0xEF);
     assert_int_equal(p.bytes[2], 0xBE);
+    bus_write_port(&b->bus, 0x100, 4, 0xD4C3B2A1);
+    assert_memory_equal(p.bytes, "\xA1\xB2\xC3\xD4", 4);
     free(b);
 }
 

@@ -141,6 +141,9 @@ static void a_disabled_keyboard_is_silent_until_enabled(void **state)
     expect_nothing(&k);
     out(k.b, 0x64, 0xAE);
     expect(&k, 0x41);
+    out(k.b, 0x64, 0xAD);
+    out(k.b, 0x60, 0xEE); /* talking to it enables it */
+    expect(&k, 0xEE);
     free(k.b);
 }
 

@@ -275,6 +275,11 @@ static void every_time_byte_may_hold_nonsense(void **state)
     pass(r.b, CLOCK_SECOND * 2);
     assert_in_range(get(&r, 0), 0, 59);
     assert_in_range(get(&r, 8), 1, 12);
+    set(&r, 7, 0);
+    set(&r, 8, 3); /* March 0 */
+    pass(r.b, CLOCK_SECOND * 2);
+    assert_int_equal(get(&r, 7), 1);
+    assert_int_equal(get(&r, 8), 3);
     free(r.b);
 }
 
