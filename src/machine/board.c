@@ -88,10 +88,7 @@ static void request_exit(void *opaque, int status)
 
 static void serial_send(void *opaque, uint8_t byte)
 {
-    const struct machine_sink *s = opaque;
-
-    if (s->write)
-        s->write(s->opaque, &byte, 1);
+    sink_buffer_put(opaque, byte);
 }
 
 static size_t serial_fetch(void *opaque, uint8_t *to, size_t max)
@@ -122,6 +119,12 @@ static int irq_ack(void *opaque)
     struct board *b = opaque;
 
     return b->vcpu->irq_line ? i8259_acknowledge(&b->pic) : -1;
+}
+
+void board_flush(struct board *b)
+{
+    sink_buffer_flush(&b->serial);
+    sink_buffer_flush(&b->debugcon_sink);
 }
 
 void board_poll(struct board *b)
@@ -209,8 +212,8 @@ int board_init(struct board *b, const struct machine_config *config, struct cloc
     b->clock = clock;
     b->input = input;
     b->vcpu = vcpu;
-    b->serial = config->serial;
-    b->debugcon_sink = config->debugcon_sink;
+    sink_buffer_init(&b->serial, &config->serial, clock);
+    sink_buffer_init(&b->debugcon_sink, &config->debugcon_sink, clock);
     bus_init(&b->bus);
     rc = init_devices(b, config, err);
     if (rc)

@@ -18,6 +18,7 @@
 #include "devices/uart16550.h"
 #include "machine/io_thread.h"
 #include "machine/machine.h"
+#include "machine/sink_buffer.h"
 
 /* What the guest asks of the machine. The first request stands until it is taken. */
 enum board_request { BOARD_NONE, BOARD_RESET, BOARD_POWER_OFF, BOARD_EXIT };
@@ -40,7 +41,7 @@ struct board {
     struct clock *clock;     /* borrowed */
     struct vcpu *vcpu;       /* borrowed */
     struct io_thread *input; /* borrowed */
-    struct machine_sink serial, debugcon_sink;
+    struct sink_buffer serial, debugcon_sink;
 
     enum board_request request;
     int exit_status; /* of BOARD_EXIT */
@@ -53,6 +54,8 @@ int board_init(struct board *b, const struct machine_config *config, struct cloc
 void board_reset(struct board *b, struct mmu *mmu);
 /* Takes the request that is pending. */
 enum board_request board_take_request(struct board *b);
+/* Hands over what the guest has sent: to be called before sleeping and at the end. */
+void board_flush(struct board *b);
 /* Runs due timers and host input; also vcpu_ops.poll. */
 void board_poll(struct board *b);
 /* Describes memory and firmware for a loader. */

@@ -146,6 +146,7 @@ static void sleep_until_kick(struct machine *m)
         if (awake(m))
             break;
         m->sleeps++;
+        board_flush(&m->board);
         sigwaitinfo(&set, NULL);
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -197,6 +198,7 @@ static int loop(struct machine *m, struct err *err)
             sleep_until_kick(m);
             break;
         case DBT_SHUTDOWN:
+            board_flush(&m->board);
             status = shut_down(m, err);
             break;
         case DBT_STOPPED:
@@ -240,6 +242,7 @@ int machine_run(struct machine *m, struct err *err)
     if (atomic_load(&m->quit))
         m->vcpu->stop = true;
     status = loop(m, err);
+    board_flush(&m->board);
     io_thread_stop(&m->input);
 out_clock:
     atomic_store(&m->running, false);

@@ -149,8 +149,27 @@ static void serial_and_debug_console_reach_their_sinks(void **state)
 
     port_out(r, 0x3F8, 1, 's');
     port_out(r, 0xE9, 1, 'd');
+    assert_int_equal(r->sent_count, 0);
+    board_flush(r->board);
     assert_int_equal(r->sent_count, 2);
     assert_memory_equal(r->sent, "sd", 2);
+}
+
+static void a_line_is_handed_over_when_it_ends_or_a_millisecond_old(void **state)
+{
+    struct rig *r = *state;
+
+    port_out(r, 0x3F8, 1, 'a');
+    port_out(r, 0x3F8, 1, '\n');
+    assert_memory_equal(r->sent, "a\n", 2);
+    port_out(r, 0x3F8, 1, '#');
+    pass(r->bench, 999999);
+    assert_int_equal(r->sent_count, 2);
+    pass(r->bench, 1);
+    assert_int_equal(r->sent_count, 3);
+    for (unsigned i = 0; i < 300; i++)
+        port_out(r, 0x3F8, 1, 'x');
+    assert_int_equal(r->sent_count, 3 + 256);
 }
 
 static void each_reset_line_asks_for_a_reset(void **state)
@@ -309,6 +328,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_other_devices_are_on_their_lines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(serial_and_debug_console_reach_their_sinks, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(a_line_is_handed_over_when_it_ends_or_a_millisecond_old,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(each_reset_line_asks_for_a_reset, set_up, tear_down),
         cmocka_unit_test_setup_teardown(power_off_and_debug_exit_are_requests, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a20_can_be_read_back_at_both_places, set_up, tear_down),
