@@ -101,6 +101,12 @@ struct block {
 
 enum { NO_PAGE = 0xFFFFFFFF };
 
+/* What a callout is told. */
+struct callout {
+    struct insn in;
+    bool last; /* no other instruction follows in the block */
+};
+
 struct page_ref {
     struct block *block;
     struct page_ref *next;
@@ -123,7 +129,7 @@ struct context {
 enum {
     CONTEXT_COUNT = 160,
     RING_ENTRIES = 1024,
-    HASH_BITS = 15,
+    HASH_BITS = 18,
     LIN_BITS = 12,
     SITE_BITS = 14,
     BLOCK_MAX_INSNS = 64,
@@ -340,7 +346,7 @@ int single_fetch(struct dbt *d, struct insn *in);
 const void *dbt_dispatch(struct dbt *d);
 const void *dbt_miss(struct dbt *d);
 const void *dbt_chain(struct dbt *d, struct exit_link *link);
-const void *dbt_callout(struct dbt *d, const struct insn *in);
+const void *dbt_callout(struct dbt *d, const struct callout *call);
 const void *dbt_fault(struct dbt *d);
 /* After an instruction was executed in C: goes to where rip leads. */
 const void *dbt_continue(struct dbt *d);

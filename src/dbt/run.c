@@ -268,9 +268,10 @@ const void *dbt_chain(struct dbt *d, struct exit_link *link)
     return go(d, b->code);
 }
 
-const void *dbt_callout(struct dbt *d, const struct insn *in)
+const void *dbt_callout(struct dbt *d, const struct callout *call)
 {
     struct vcpu *v = &d->cpu;
+    const struct insn *in = &call->in;
     uint32_t drops = d->drops;
     uint32_t next = (uint32_t)v->rip + in->len;
 
@@ -285,13 +286,14 @@ const void *dbt_callout(struct dbt *d, const struct insn *in)
     }
     /* A shadow holds off what is pending now; with nothing pending, the next instruction in this
        block is executed before anything is looked for again. */
-    if (v->shadow && !v->irq_line && !v->nmi_pending && !v->kicked && !(v->sys_flags & FLAG_TF) &&
-        (next & PAGE_MASK))
+    uint8_t shadow = v->shadow;
+    if (!call->last && !v->irq_line && !v->nmi_pending)
         v->shadow = 0;
     if (v->rip == next && d->drops == drops && !attention(v)) {
         fpu_unpark(v);
         return NULL;
     }
+    v->shadow = shadow;
     d->jit.ring_sp += 8;
     return dbt_continue(d);
 }

@@ -46,7 +46,7 @@ dbt_stubs_begin:
         mov     OFF_RING_SP(%r15), %rsp
 .endm
 
-/* call: r8 = struct insn. Returns behind the call, or goes elsewhere. */
+/* call: r8 = struct callout. Returns behind the call, or goes elsewhere. */
         .globl dbt_stub_callout
 dbt_stub_callout:
         SAVE_GUEST

@@ -67,16 +67,18 @@ void tr_callout(struct tr *t)
 {
     struct emit *e = &t->e;
     struct hmem rip = tr_jit(OFF_RIP), stub = tr_jit(OFF_STUBS + 8 * STUB_CALLOUT);
-    struct insn *in = cache_meta(&t->d->cache, sizeof(*in));
+    struct callout *call = cache_meta(&t->d->cache, sizeof(*call));
+    const struct insn *in = &t->in;
 
-    if (!in) {
+    if (!call) {
         e->overflow = true;
         return;
     }
-    *in = t->in;
+    call->in = t->in;
+    t->callout = call;
     tr_commit_esp(t);
     emit_store_imm(e, &rip, t->eip, 4);
-    emit_imm64(e, R_ADDR, (uint64_t)in);
+    emit_imm64(e, R_ADDR, (uint64_t)call);
     emit_call_mem(e, &stub);
     if (!in->row || (in->row->attr & A_ENDS_BLOCK))
         tr_goto(t, t->next);
@@ -260,10 +262,10 @@ static void check_source(struct tr *t, uint32_t entry)
     emit_patch(e, emit_jmp(e), entry + 4);
 }
 
-/* Whether the instruction may have stored into its own block. */
+/* Whether the instruction may have stored into its own block, or made a device do so. */
 static bool may_store(const struct insn *in)
 {
-    return in->row && (in->row->attr & (A_MEM_WRITE | A_STACK | A_IMPLICIT_MEM));
+    return in->row && (!(in->row->attr & A_COPY) || (in->row->attr & A_MEM_WRITE));
 }
 
 static void start(struct tr *t, struct dbt *d, uint8_t *at, uint32_t room)
@@ -272,6 +274,7 @@ static void start(struct tr *t, struct dbt *d, uint8_t *at, uint32_t room)
     t->e = (struct emit){.at = at, .start = at, .end = at + room};
     t->pend = t->start_esp = 0;
     t->site_count = t->exit_count = 0;
+    t->callout = NULL;
     t->user = t->mixed = 0;
     t->ended = t->single = false;
 }
@@ -329,6 +332,7 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         if (!(key & KEY_CODE32))
             t.next &= 0xFFFF;
         t.start_esp = t.pend;
+        t.callout = NULL;
         translate_insn(&t);
         offset += t.in.len;
         b->len = (uint16_t)(b->len + t.in.len);
@@ -336,6 +340,8 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         if (t.next < t.eip || (checked && may_store(&t.in)))
             break;
     }
+    if (t.callout)
+        t.callout->last = true;
     if (offset <= PAGE_SIZE)
         b->page2 = NO_PAGE;
     if (!t.ended)

@@ -23,12 +23,13 @@ struct tr {
     struct insn in;
     struct block *block;
     uint32_t key;
-    uint32_t eip, next;  /* of the current instruction, and behind it */
-    int32_t pend;        /* guest ESP = r12 + pend, now */
-    int32_t start_esp;   /* guest ESP at the start of the instruction = r12 + start_esp */
-    uint8_t user, mixed; /* what the instruction's accesses have learned: bit n for operand n */
-    bool ended;          /* the block ends with this instruction */
-    bool single;         /* for translate_single: the operand is at vcpu.bounce + single_offset */
+    uint32_t eip, next;      /* of the current instruction, and behind it */
+    int32_t pend;            /* guest ESP = r12 + pend, now */
+    int32_t start_esp;       /* guest ESP at the start of the instruction = r12 + start_esp */
+    struct callout *callout; /* of the current instruction, or NULL */
+    uint8_t user, mixed;     /* what the instruction's accesses have learned: bit n for operand n */
+    bool ended;              /* the block ends with this instruction */
+    bool single; /* for translate_single: the operand is at vcpu.bounce + single_offset */
     int32_t single_offset;
     unsigned site_count, exit_count;
     struct fault_site sites[TR_MAX_SITES];
