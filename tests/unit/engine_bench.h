@@ -85,8 +85,8 @@ struct bench {
  */
 #define GUEST(name, text)                                                                          \
     extern const uint8_t name[], name##_end[];                                                     \
-    __asm__(".pushsection .rodata\n.code32\n" #name ":\n0:\n" text "\n" #name                      \
-            "_end:\n.code64\n.popsection\n")
+    __asm__(".pushsection .rodata." #name ",\"a\",@progbits\n.code32\n" #name ":\n0:\n" text       \
+            "\n" #name "_end:\n.code64\n.popsection\n")
 #define AT(label) "(" label " - 0b + 0x200000)"
 
 /* ---- memory ---- */
