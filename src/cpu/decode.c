@@ -2,16 +2,16 @@
  * The decoder: one pass over the bytes.
  *
  * An index built before main (decode_build, a constructor; constant from then on) takes (VEX, map,
- * opcode) to a slot. A slot lists its candidate rows, those that ask for a mandatory prefix first; the
- * slots of opcodes whose rows are told apart by ModRM are split in sixteen lists, by reg field and by
- * whether mod is 3. What the rows say in operands is boiled down to a `struct form` a row: which
- * prefixes, modes and VEX bits it accepts, which immediate follows, how wide the memory operand is.
- * decode() is then prefixes, opcode, ModRM, row, address, immediate, checks.
+ * opcode) to a slot. A slot lists its candidate rows, those that ask for a mandatory prefix first;
+ * the slots of opcodes whose rows are told apart by ModRM are split in sixteen lists, by reg field
+ * and by whether mod is 3. What the rows say in operands is boiled down to a `struct form` a row:
+ * which prefixes, modes and VEX bits it accepts, which immediate follows, how wide the memory
+ * operand is. decode() is then prefixes, opcode, ModRM, row, address, immediate, checks.
  *
  * Prefixes (SDM 2A 2.1.1 leaves combinations open; this is what CPUs do): the last segment override
- * and the last of F2 and F3 count; F2 and F3 outrank 66 as mandatory prefixes; what plays no role is
- * ignored. In 64-bit mode ES, CS, SS and DS overrides do nothing, and REX counts only right before the
- * opcode. Bytes are never read beyond `avail`.
+ * and the last of F2 and F3 count; F2 and F3 outrank 66 as mandatory prefixes; what plays no role
+ * is ignored. In 64-bit mode ES, CS, SS and DS overrides do nothing, and REX counts only right
+ * before the opcode. Bytes are never read beyond `avail`.
  */
 #include "cpu/decode.h"
 
@@ -34,7 +34,6 @@ enum form_check {
     CHECK_SREG = 2,
     CHECK_CREG = 4,
     CHECK_VSIB = 8,
-    CHECK_LAST = 16, /* of the row list: no further candidate */
 };
 
 /* What a row comes to. */
@@ -108,8 +107,15 @@ static void form_build(struct form *f, const struct decode_row *row)
 {
     *f = (struct form){
         .prefixes = prefix_set(row->prefix),
-        .modes = row->attr & A_MODE32 ? 3 : row->attr & A_MODE64 ? 4 : 7,
-        .lw = (row->vex_l < 0 ? 0xF : row->vex_l ? 0xC : 3) & (row->w < 0 ? 0xF : row->w ? 0xA : 5),
+        .modes = row->attr & A_MODE32   ? 3
+                 : row->attr & A_MODE64 ? 4
+                                        : 7,
+        .lw = (row->vex_l < 0 ? 0xF
+               : row->vex_l   ? 0xC
+                              : 3) &
+              (row->w < 0 ? 0xF
+               : row->w   ? 0xA
+                          : 5),
         .rm = row->rm < 0 ? NO_REG : row->rm,
         .checks = row->vex ? CHECK_NO_VVVV : 0,
         .seg = row->attr & A_IMPLICIT_MEM ? SEG_DS : SEG_NONE,
@@ -158,7 +164,8 @@ static void form_build(struct form *f, const struct decode_row *row)
         f->seg = SEG_ES;
 }
 
-/* Appends the rows of an opcode to order[]; of one half of `bucket` (mod 3 or not, then reg), or all. */
+/* Appends the rows of an opcode to order[]; of one half of `bucket` (mod 3 or not, then reg), or
+ * all. */
 static unsigned list_rows(unsigned at, bool vex, unsigned map, unsigned opcode, int bucket)
 {
     for (unsigned pass = 0; pass < 2; pass++) {
@@ -236,23 +243,32 @@ __attribute__((constructor)) static void decode_build(void)
 
 /* ---- decoding ---- */
 
-enum prefix_class { CLASS_NONE, CLASS_SEG, CLASS_66, CLASS_67, CLASS_LOCK, CLASS_F2, CLASS_F3, CLASS_REX };
+enum prefix_class {
+    CLASS_NONE,
+    CLASS_SEG,
+    CLASS_66,
+    CLASS_67,
+    CLASS_LOCK,
+    CLASS_F2,
+    CLASS_F3,
+    CLASS_REX
+};
 
 static const uint8_t prefix_class[256] = {
-    [0x26] = CLASS_SEG, [0x2E] = CLASS_SEG,  [0x36] = CLASS_SEG, [0x3E] = CLASS_SEG,
-    [0x64] = CLASS_SEG, [0x65] = CLASS_SEG,  [0x66] = CLASS_66,  [0x67] = CLASS_67,
+    [0x26] = CLASS_SEG,  [0x2E] = CLASS_SEG, [0x36] = CLASS_SEG, [0x3E] = CLASS_SEG,
+    [0x64] = CLASS_SEG,  [0x65] = CLASS_SEG, [0x66] = CLASS_66,  [0x67] = CLASS_67,
     [0xF0] = CLASS_LOCK, [0xF2] = CLASS_F2,  [0xF3] = CLASS_F3,  [0x40] = CLASS_REX,
-    [0x41] = CLASS_REX, [0x42] = CLASS_REX,  [0x43] = CLASS_REX, [0x44] = CLASS_REX,
-    [0x45] = CLASS_REX, [0x46] = CLASS_REX,  [0x47] = CLASS_REX, [0x48] = CLASS_REX,
-    [0x49] = CLASS_REX, [0x4A] = CLASS_REX,  [0x4B] = CLASS_REX, [0x4C] = CLASS_REX,
-    [0x4D] = CLASS_REX, [0x4E] = CLASS_REX,  [0x4F] = CLASS_REX,
+    [0x41] = CLASS_REX,  [0x42] = CLASS_REX, [0x43] = CLASS_REX, [0x44] = CLASS_REX,
+    [0x45] = CLASS_REX,  [0x46] = CLASS_REX, [0x47] = CLASS_REX, [0x48] = CLASS_REX,
+    [0x49] = CLASS_REX,  [0x4A] = CLASS_REX, [0x4B] = CLASS_REX, [0x4C] = CLASS_REX,
+    [0x4D] = CLASS_REX,  [0x4E] = CLASS_REX, [0x4F] = CLASS_REX,
 };
 
 /* Where the pass is. */
 struct cursor {
     const uint8_t *bytes;
-    unsigned at;    /* next byte */
-    unsigned limit; /* bytes that there are, at most 15 */
+    unsigned at;     /* next byte */
+    unsigned limit;  /* bytes that there are, at most 15 */
     uint8_t r, x, b; /* REX or VEX extension bits, as 0 or 8 */
     bool w;
     uint8_t pp;
@@ -344,7 +360,8 @@ static bool take_prefixes(struct insn *in, struct cursor *c)
     return false;
 }
 
-/* C4 or C5 at the cursor, known to be VEX (SDM 2A 2.3.5). DECODE_OK: in->map is set, opcode is next. */
+/* C4 or C5 at the cursor, known to be VEX (SDM 2A 2.3.5). DECODE_OK: in->map is set, opcode is
+ * next. */
 static enum decode_result take_vex(struct insn *in, struct cursor *c)
 {
     bool three = c->bytes[c->at] == 0xC4;
@@ -421,7 +438,8 @@ static int find_row(const struct insn *in, const struct cursor *c, const struct 
     }
     for (unsigned i = first; i < first + count; i++) {
         const struct form *f = &table.forms[table.order[i]];
-        if ((f->prefixes >> c->pp & f->modes >> (in->mode >> 5) & f->lw >> (in->vex_l * 2 + c->w) & 1) &&
+        if ((f->prefixes >> c->pp & f->modes >> (in->mode >> 5) & f->lw >> (in->vex_l * 2 + c->w) &
+             1) &&
             (f->rm == NO_REG || f->rm == (in->modrm & 7)))
             return table.order[i];
     }
@@ -431,8 +449,10 @@ static int find_row(const struct insn *in, const struct cursor *c, const struct 
 /* ModRM memory forms of 16-bit addressing (SDM 2A table 2-1). */
 static bool take_address16(struct insn *in, struct cursor *c)
 {
-    static const uint8_t bases[8] = {REG_BX, REG_BX, REG_BP, REG_BP, REG_SI, REG_DI, REG_BP, REG_BX};
-    static const uint8_t indexes[8] = {REG_SI, REG_DI, REG_SI, REG_DI, NO_REG, NO_REG, NO_REG, NO_REG};
+    static const uint8_t bases[8] = {REG_BX, REG_BX, REG_BP, REG_BP,
+                                     REG_SI, REG_DI, REG_BP, REG_BX};
+    static const uint8_t indexes[8] = {REG_SI, REG_DI, REG_SI, REG_DI,
+                                       NO_REG, NO_REG, NO_REG, NO_REG};
     unsigned rm = in->modrm & 7;
     in->base = bases[rm];
     in->index = indexes[rm];
@@ -562,7 +582,7 @@ static unsigned operand_size(const struct insn *in, const struct cursor *c)
 }
 
 /* What makes #UD of an encoding although a row matches. */
-static bool valid(struct insn *in, const struct cursor *c, const struct form *f)
+static bool valid(const struct insn *in, const struct form *f)
 {
     if (in->prefixes & PREFIX_LOCK && !(in->row->attr & A_LOCK && in->has_mem))
         return false;
@@ -571,9 +591,11 @@ static bool valid(struct insn *in, const struct cursor *c, const struct form *f)
     unsigned reg = in->modrm >> 3 & 7;
     if (f->checks & CHECK_NO_VVVV && in->vex && in->vex_vvvv)
         return false;
-    if (f->checks & CHECK_SREG && (reg >= SEG_COUNT || (in->op == OP_MOV_SREG_FROM && reg == SEG_CS)))
+    if (f->checks & CHECK_SREG &&
+        (reg >= SEG_COUNT || (in->op == OP_MOV_SREG_FROM && reg == SEG_CS)))
         return false;
-    if (f->checks & CHECK_CREG && !(1u << in->reg & (1u << 0 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 8)))
+    if (f->checks & CHECK_CREG &&
+        !(1u << in->reg & (1u << 0 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 8)))
         return false;
     if (f->checks & CHECK_VSIB) {
         /* SDM 2A 2.3.12: a SIB byte, and three different registers. */
@@ -581,7 +603,6 @@ static bool valid(struct insn *in, const struct cursor *c, const struct form *f)
         if (!in->has_sib || in->reg == in->index || in->reg == mask || in->index == mask)
             return false;
     }
-    (void)c;
     return true;
 }
 
@@ -601,15 +622,16 @@ enum decode_result decode(struct insn *in, const uint8_t *bytes, unsigned avail,
         c.x = in->rex << 2 & 8;
         c.b = in->rex << 3 & 8;
     }
-    c.pp = in->prefixes & PREFIX_F3   ? PP_F3
-           : in->prefixes & PREFIX_F2 ? PP_F2
-           : in->prefixes & PREFIX_OPSIZE ? PP_66 : PP_NONE;
+    c.pp = in->prefixes & PREFIX_F3       ? PP_F3
+           : in->prefixes & PREFIX_F2     ? PP_F2
+           : in->prefixes & PREFIX_OPSIZE ? PP_66
+                                          : PP_NONE;
     enum decode_result result = take_opcode(in, &c);
     if (result != DECODE_OK)
         return result;
 
     unsigned opcode = in->opcode;
-    if (UNLIKELY(opcode == 0x90 && c.b && in->map == 0))
+    if (UNLIKELY(opcode == 0x90 && c.b && in->map == 0 && c.pp != PP_F3))
         opcode = 0x91; /* XCHG r8, rAX, not NOP */
     const struct slot *slot = &table.slots[in->vex][in->map][opcode];
     if (slot->has_modrm) {
@@ -622,7 +644,7 @@ enum decode_result decode(struct insn *in, const uint8_t *bytes, unsigned avail,
         in->reg = (in->modrm >> 3 & 7) | c.r;
         in->rm = (in->modrm & 7) | c.b;
     } else {
-        in->rm = (opcode & 7) | c.b;
+        in->rm = (in->opcode & 7) | c.b;
     }
     int found = find_row(in, &c, slot);
     if (found < 0)
@@ -655,7 +677,7 @@ enum decode_result decode(struct insn *in, const uint8_t *bytes, unsigned avail,
     if (f->imm != IMM_NONE && !take_immediate(in, &c, f))
         return out_of_bytes(in, &c);
     in->len = c.at;
-    return valid(in, &c, f) ? DECODE_OK : DECODE_UNDEFINED;
+    return valid(in, f) ? DECODE_OK : DECODE_UNDEFINED;
 }
 
 /* ---- what callers ask about an instruction ---- */
@@ -712,54 +734,6 @@ unsigned decode_width(const struct insn *in, unsigned width)
 const char *decode_op_name(unsigned op)
 {
     return table.names[op < OP_COUNT ? op : OP_INVALID];
-}
-
-static struct insn_flags shift_flags(const struct insn *in, struct insn_flags f)
-{
-    /* The count is masked to 5 bits, 6 with a 64-bit operand (SDM 2B, SAL/SAR/SHL/SHR). */
-    unsigned count = in->imm & (in->opsize == 8 ? 63 : 31);
-    unsigned bits = in->row->operand[0].width == W_B ? 8 : 8 * in->opsize;
-    bool through_carry = in->op == OP_RCL || in->op == OP_RCR;
-    if (count == 0)
-        return (struct insn_flags){0, 0, 0};
-    if (through_carry && count % (bits + 1) == 0)
-        return f;
-    f.read &= through_carry ? FLAG_CF : 0;
-    if (count == 1)
-        f.undef &= ~FLAG_OF;
-    if (count <= bits)
-        f.undef &= ~FLAG_CF;
-    if ((in->op == OP_SHLD || in->op == OP_SHRD) && count <= bits)
-        f.undef &= FLAG_AF | FLAG_OF;
-    return f;
-}
-
-struct insn_flags decode_flags(const struct insn *in)
-{
-    const struct decode_row *row = in->row;
-    struct insn_flags f = {row->flags_set, row->flags_undef, row->flags_read};
-    switch (in->op) {
-    case OP_ROL:
-    case OP_ROR:
-    case OP_RCL:
-    case OP_RCR:
-    case OP_SHL:
-    case OP_SHR:
-    case OP_SAR:
-    case OP_SHLD:
-    case OP_SHRD:
-        if (in->imm_size)
-            return shift_flags(in, f);
-        break;
-    case OP_CMPS:
-    case OP_SCAS:
-        if (!(in->prefixes & (PREFIX_REP | PREFIX_REPNE)))
-            f.read = FLAG_DF;
-        break;
-    default:
-        break;
-    }
-    return f;
 }
 
 const struct decode_row *decode_plain_row(const struct insn *in)

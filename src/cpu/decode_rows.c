@@ -1,28 +1,28 @@
 /*
- * cpu/opcodes.def as a table. The macros here give the letters of the rows their meaning; see the head
- * of opcodes.def for what they stand for.
+ * cpu/opcodes.def as a table. The macros here give the letters of the rows their meaning; see the
+ * head of opcodes.def for what they stand for.
  */
 #include "cpu/decode.h"
 
 /* ---- encodings: opcode, map, prefix, vex, L, W ---- */
 
-#define ENC_x(h)          0x##h, 0, ROW_ANY, false, -1, -1
-#define ENC_F3_(h)        0x##h, 0, ROW_F3, false, -1, -1
-#define ENC_x0F(h)        0x##h, 1, ROW_ANY, false, -1, -1
-#define ENC_x0F_W0(h)     0x##h, 1, ROW_ANY, false, -1, 0
-#define ENC_x0F_W1(h)     0x##h, 1, ROW_ANY, false, -1, 1
-#define ENC_NP_0F(h)      0x##h, 1, ROW_NP, false, -1, -1
-#define ENC_P66_0F(h)     0x##h, 1, ROW_66, false, -1, -1
-#define ENC_F3_0F(h)      0x##h, 1, ROW_F3, false, -1, -1
-#define ENC_F2_0F(h)      0x##h, 1, ROW_F2, false, -1, -1
-#define ENC_NFX_0F(h)     0x##h, 1, ROW_NFX, false, -1, -1
-#define ENC_NP_0F38(h)    0x##h, 2, ROW_NP, false, -1, -1
-#define ENC_P66_0F38(h)   0x##h, 2, ROW_66, false, -1, -1
-#define ENC_F3_0F38(h)    0x##h, 2, ROW_F3, false, -1, -1
-#define ENC_F2_0F38(h)    0x##h, 2, ROW_F2, false, -1, -1
-#define ENC_NFX_0F38(h)   0x##h, 2, ROW_NFX, false, -1, -1
-#define ENC_NP_0F3A(h)    0x##h, 3, ROW_NP, false, -1, -1
-#define ENC_P66_0F3A(h)   0x##h, 3, ROW_66, false, -1, -1
+#define ENC_x(h)        0x##h, 0, ROW_ANY, false, -1, -1
+#define ENC_F3_(h)      0x##h, 0, ROW_F3, false, -1, -1
+#define ENC_x0F(h)      0x##h, 1, ROW_ANY, false, -1, -1
+#define ENC_x0F_W0(h)   0x##h, 1, ROW_ANY, false, -1, 0
+#define ENC_x0F_W1(h)   0x##h, 1, ROW_ANY, false, -1, 1
+#define ENC_NP_0F(h)    0x##h, 1, ROW_NP, false, -1, -1
+#define ENC_P66_0F(h)   0x##h, 1, ROW_66, false, -1, -1
+#define ENC_F3_0F(h)    0x##h, 1, ROW_F3, false, -1, -1
+#define ENC_F2_0F(h)    0x##h, 1, ROW_F2, false, -1, -1
+#define ENC_NFX_0F(h)   0x##h, 1, ROW_NFX, false, -1, -1
+#define ENC_NP_0F38(h)  0x##h, 2, ROW_NP, false, -1, -1
+#define ENC_P66_0F38(h) 0x##h, 2, ROW_66, false, -1, -1
+#define ENC_F3_0F38(h)  0x##h, 2, ROW_F3, false, -1, -1
+#define ENC_F2_0F38(h)  0x##h, 2, ROW_F2, false, -1, -1
+#define ENC_NFX_0F38(h) 0x##h, 2, ROW_NFX, false, -1, -1
+#define ENC_NP_0F3A(h)  0x##h, 3, ROW_NP, false, -1, -1
+#define ENC_P66_0F3A(h) 0x##h, 3, ROW_66, false, -1, -1
 
 #define VEX_L0  0
 #define VEX_L1  1
@@ -31,16 +31,16 @@
 #define VEX_W1  1
 #define VEX_WIG -1
 
-#define ENC_VNP_0F(h, l, w)    0x##h, 1, ROW_NP, true, VEX_##l, VEX_##w
-#define ENC_V66_0F(h, l, w)    0x##h, 1, ROW_66, true, VEX_##l, VEX_##w
-#define ENC_VF3_0F(h, l, w)    0x##h, 1, ROW_F3, true, VEX_##l, VEX_##w
-#define ENC_VF2_0F(h, l, w)    0x##h, 1, ROW_F2, true, VEX_##l, VEX_##w
-#define ENC_VNP_0F38(h, l, w)  0x##h, 2, ROW_NP, true, VEX_##l, VEX_##w
-#define ENC_V66_0F38(h, l, w)  0x##h, 2, ROW_66, true, VEX_##l, VEX_##w
-#define ENC_VF3_0F38(h, l, w)  0x##h, 2, ROW_F3, true, VEX_##l, VEX_##w
-#define ENC_VF2_0F38(h, l, w)  0x##h, 2, ROW_F2, true, VEX_##l, VEX_##w
-#define ENC_V66_0F3A(h, l, w)  0x##h, 3, ROW_66, true, VEX_##l, VEX_##w
-#define ENC_VF2_0F3A(h, l, w)  0x##h, 3, ROW_F2, true, VEX_##l, VEX_##w
+#define ENC_VNP_0F(h, l, w)   0x##h, 1, ROW_NP, true, VEX_##l, VEX_##w
+#define ENC_V66_0F(h, l, w)   0x##h, 1, ROW_66, true, VEX_##l, VEX_##w
+#define ENC_VF3_0F(h, l, w)   0x##h, 1, ROW_F3, true, VEX_##l, VEX_##w
+#define ENC_VF2_0F(h, l, w)   0x##h, 1, ROW_F2, true, VEX_##l, VEX_##w
+#define ENC_VNP_0F38(h, l, w) 0x##h, 2, ROW_NP, true, VEX_##l, VEX_##w
+#define ENC_V66_0F38(h, l, w) 0x##h, 2, ROW_66, true, VEX_##l, VEX_##w
+#define ENC_VF3_0F38(h, l, w) 0x##h, 2, ROW_F3, true, VEX_##l, VEX_##w
+#define ENC_VF2_0F38(h, l, w) 0x##h, 2, ROW_F2, true, VEX_##l, VEX_##w
+#define ENC_V66_0F3A(h, l, w) 0x##h, 3, ROW_66, true, VEX_##l, VEX_##w
+#define ENC_VF2_0F3A(h, l, w) 0x##h, 3, ROW_F2, true, VEX_##l, VEX_##w
 
 /* ---- ModRM: how, ext, mod, rm ---- */
 
@@ -56,23 +56,23 @@
 
 /* ---- operands: kind, width, register ---- */
 
-#define OPD_    K_NONE, W_NONE, 0
-#define OPD_Eb  K_E, W_B, 0
-#define OPD_Ew  K_E, W_W, 0
-#define OPD_Ed  K_E, W_D, 0
-#define OPD_Ev  K_E, W_V, 0
-#define OPD_Ey  K_E, W_Y, 0
-#define OPD_Ez  K_E, W_Z, 0
-#define OPD_Gb  K_G, W_B, 0
-#define OPD_Gw  K_G, W_W, 0
-#define OPD_Gd  K_G, W_D, 0
-#define OPD_Gv  K_G, W_V, 0
-#define OPD_Gy  K_G, W_Y, 0
-#define OPD_Rv  K_R, W_V, 0
-#define OPD_Ry  K_R, W_Y, 0
-#define OPD_By  K_B, W_Y, 0
-#define OPD_Zb  K_Z, W_B, 0
-#define OPD_Zv  K_Z, W_V, 0
+#define OPD_   K_NONE, W_NONE, 0
+#define OPD_Eb K_E, W_B, 0
+#define OPD_Ew K_E, W_W, 0
+#define OPD_Ed K_E, W_D, 0
+#define OPD_Ev K_E, W_V, 0
+#define OPD_Ey K_E, W_Y, 0
+#define OPD_Ez K_E, W_Z, 0
+#define OPD_Gb K_G, W_B, 0
+#define OPD_Gw K_G, W_W, 0
+#define OPD_Gd K_G, W_D, 0
+#define OPD_Gv K_G, W_V, 0
+#define OPD_Gy K_G, W_Y, 0
+#define OPD_Rv K_R, W_V, 0
+#define OPD_Ry K_R, W_Y, 0
+#define OPD_By K_B, W_Y, 0
+#define OPD_Zb K_Z, W_B, 0
+#define OPD_Zv K_Z, W_V, 0
 
 #define OPD_M      K_M, W_NONE, 0
 #define OPD_Mb     K_M, W_B, 0
@@ -99,11 +99,11 @@
 #define OPD_Cy K_C, W_Y, 0
 #define OPD_Dy K_D, W_Y, 0
 
-#define OPD_Pd  K_P, W_D, 0
-#define OPD_Pq  K_P, W_Q, 0
-#define OPD_Qd  K_Q, W_D, 0
-#define OPD_Qq  K_Q, W_Q, 0
-#define OPD_Nq  K_N, W_Q, 0
+#define OPD_Pd K_P, W_D, 0
+#define OPD_Pq K_P, W_Q, 0
+#define OPD_Qd K_Q, W_D, 0
+#define OPD_Qq K_Q, W_Q, 0
+#define OPD_Nq K_N, W_Q, 0
 
 #define OPD_Vd  K_V, W_D, 0
 #define OPD_Vq  K_V, W_Q, 0
@@ -166,41 +166,41 @@
 
 /* ---- flags: set, undefined, read ---- */
 
-#define FLG___     0
-#define FLG_O      FLAG_OF
-#define FLG_S      FLAG_SF
-#define FLG_Z      FLAG_ZF
-#define FLG_A      FLAG_AF
-#define FLG_P      FLAG_PF
-#define FLG_C      FLAG_CF
-#define FLG_D      FLAG_DF
-#define FLG_AC     (FLAG_AF | FLAG_CF)
-#define FLG_OA     (FLAG_OF | FLAG_AF)
-#define FLG_OAC    (FLAG_OF | FLAG_AF | FLAG_CF)
-#define FLG_OC     (FLAG_OF | FLAG_CF)
-#define FLG_OS     (FLAG_OF | FLAG_SF)
-#define FLG_OSZ    (FLAG_OF | FLAG_SF | FLAG_ZF)
-#define FLG_OSA    (FLAG_OF | FLAG_SF | FLAG_AF)
-#define FLG_OSAP   (FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF)
-#define FLG_OSAPC  (FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF | FLAG_CF)
-#define FLG_OSZP   (FLAG_OF | FLAG_SF | FLAG_ZF | FLAG_PF)
-#define FLG_OSZAP  (FLAGS_ARITH & ~FLAG_CF)
-#define FLG_SAP    (FLAG_SF | FLAG_AF | FLAG_PF)
-#define FLG_AP     (FLAG_AF | FLAG_PF)
-#define FLG_SZAP   (FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF)
-#define FLG_SZAPC  (FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF | FLAG_CF)
-#define FLG_ZC     (FLAG_ZF | FLAG_CF)
-#define FLG_OSZAPC FLAGS_ARITH
+#define FLG___      0
+#define FLG_O       FLAG_OF
+#define FLG_S       FLAG_SF
+#define FLG_Z       FLAG_ZF
+#define FLG_A       FLAG_AF
+#define FLG_P       FLAG_PF
+#define FLG_C       FLAG_CF
+#define FLG_D       FLAG_DF
+#define FLG_AC      (FLAG_AF | FLAG_CF)
+#define FLG_OA      (FLAG_OF | FLAG_AF)
+#define FLG_OAC     (FLAG_OF | FLAG_AF | FLAG_CF)
+#define FLG_OC      (FLAG_OF | FLAG_CF)
+#define FLG_OS      (FLAG_OF | FLAG_SF)
+#define FLG_OSZ     (FLAG_OF | FLAG_SF | FLAG_ZF)
+#define FLG_OSA     (FLAG_OF | FLAG_SF | FLAG_AF)
+#define FLG_OSAP    (FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF)
+#define FLG_OSAPC   (FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF | FLAG_CF)
+#define FLG_OSZP    (FLAG_OF | FLAG_SF | FLAG_ZF | FLAG_PF)
+#define FLG_OSZAP   (FLAGS_ARITH & ~FLAG_CF)
+#define FLG_SAP     (FLAG_SF | FLAG_AF | FLAG_PF)
+#define FLG_AP      (FLAG_AF | FLAG_PF)
+#define FLG_SZAP    (FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF)
+#define FLG_SZAPC   (FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF | FLAG_CF)
+#define FLG_ZC      (FLAG_ZF | FLAG_CF)
+#define FLG_OSZAPC  FLAGS_ARITH
 #define FLG_OSZAPCD FLAGS_HOST
 
-#define FL___                 0, 0, 0
+#define FL___                  0, 0, 0
 #define FL_F(set, undef, read) FLG_##set, FLG_##undef, FLG_##read
 
 /* ---- rows ---- */
 
 #define ROW(...) ROW_(__VA_ARGS__)
-#define ROW_(name, h, m, pfx, v, l, w_, mrm, e, mo, r, k1, w1, r1, k2, w2, r2, k3, w3, r3, k4, w4, r4, \
-             at, fs, fu, fr, feat)                                                                 \
+#define ROW_(name, h, m, pfx, v, l, w_, mrm, e, mo, r, k1, w1, r1, k2, w2, r2, k3, w3, r3, k4, w4, \
+             r4, at, fs, fu, fr, feat)                                                             \
     {.opcode = (h),                                                                                \
      .map = (m),                                                                                   \
      .prefix = (pfx),                                                                              \
@@ -210,8 +210,8 @@
      .vex = (v),                                                                                   \
      .op = (name),                                                                                 \
      .operand = {{k1, w1, r1}, {k2, w2, r2}, {k3, w3, r3}, {k4, w4, r4}},                          \
-     .attr = (at) | ((fs) & FLAGS_ARITH ? A_SETS_FLAGS : 0u) |                                     \
-             ((fr) & FLAGS_ARITH ? A_READS_FLAGS : 0u),                                            \
+     .attr =                                                                                       \
+         (at) | ((fs)&FLAGS_ARITH ? A_SETS_FLAGS : 0u) | ((fr)&FLAGS_ARITH ? A_READS_FLAGS : 0u),  \
      .flags_set = (fs),                                                                            \
      .flags_undef = (fu),                                                                          \
      .flags_read = (fr),                                                                           \
