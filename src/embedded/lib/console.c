@@ -152,7 +152,18 @@ void *memset(void *to, int value, size_t size)
 int memcmp(const void *a, const void *b, size_t size)
 {
     const uint8_t *x = a, *y = b;
+    size_t words = size / 4;
 
+    /* The first difference is in the dword before X, or there is none among the dwords. */
+    __asm__ volatile("cmpl %%eax, %%eax\n\trepe cmpsl"
+                     : "+S"(x), "+D"(y), "+c"(words)
+                     :
+                     : "cc", "memory");
+    if (size >= 4) {
+        x -= 4;
+        y -= 4;
+        size = size % 4 + 4;
+    }
     for (; size; size--, x++, y++) {
         if (*x != *y)
             return *x < *y ? -1 : 1;
