@@ -285,8 +285,10 @@ static void check_images(unsigned ring)
     check_equal(at(0) & 0xFFFF, 0x037F, "fnstenv: control word");
     check_equal(at(4) & 0x3800, 6 << 11, "fnstenv: top of stack");
     check_equal(at(8) & 0xFFFF, 0x0FFF, "fnstenv: tags");
-    check_equal(at(12), (uint32_t)store_env_at, "fnstenv: address of the last instruction");
-    check_equal(at(20), (uint32_t)values, "fnstenv: address of its operand");
+    /* A machine that does not keep them stores 0, never an address of its own. */
+    check(at(12) == (uint32_t)store_env_at || at(12) == 0, "fnstenv: last instruction at %x",
+          at(12));
+    check(at(20) == (uint32_t)values || at(20) == 0, "fnstenv: its operand at %x", at(20));
     check_equal(at(28), 0xEEEEEEEE, "fnstenv: behind it");
     memset(area, 0xEE, sizeof(area));
     cpu_start(&s, store_env16, ring);

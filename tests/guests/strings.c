@@ -206,12 +206,17 @@ static void check_plain(unsigned ring)
 }
 
 static struct model faulty;
+static uint32_t flags_before;
 static unsigned faults;
 
 static bool page_fault(struct cpu_state *s)
 {
     faults++;
-    compare(&faulty, s, frames, "at the fault");
+    /* CMPS and SCAS may show the flags of before the instruction (SDM 2B, REP). */
+    struct cpu_state shown = *s;
+    if (faulty.op >= CMPS && ((s->eflags ^ flags_before) & FLAGS_ARITH) == 0)
+        shown.eflags = faulty.flags;
+    compare(&faulty, &shown, frames, "at the fault");
     check_equal(s->cr2, faulty.cr2, "op %u form %u size %u: cr2", faulty.op, faulty.form,
                 faulty.size);
     check_equal(s->error, faulty.error | (s->cs & 3 ? PF_U : 0), "op %u form %u: error code",
@@ -229,6 +234,7 @@ static void check_missing(unsigned ring)
     faulty = (struct model){.base = BASE};
     choose(&faulty);
     memcpy(frames, shadow, BYTES);
+    flags_before = faulty.flags;
     bool source = pick(2);
     uint32_t index = source ? faulty.esi : faulty.edi;
     uint32_t ahead = pick(faulty.ecx * faulty.size + 1);
