@@ -152,11 +152,12 @@ static bool low_is_empty(void)
     return empty && maps;
 }
 
-static bool map_region(struct native *n, unsigned id)
+/* MAP_FIXED_NOREPLACE at first, MAP_FIXED for native_own_code. */
+static bool map_region(struct native *n, unsigned id, int fixed)
 {
     const struct region *r = &layout_regions[id];
     void *at = native_at(r->gva);
-    int fd = -1, flags = MAP_FIXED_NOREPLACE | MAP_PRIVATE | MAP_ANONYMOUS;
+    int fd = -1, flags = fixed | MAP_PRIVATE | MAP_ANONYMOUS;
     if (id == REGION_CODE) {
         fd = memfd_create("differential-code", MFD_CLOEXEC);
         if (fd < 0 || ftruncate(fd, r->size))
@@ -165,7 +166,7 @@ static bool map_region(struct native *n, unsigned id)
         if (n->code == MAP_FAILED)
             return false;
         memset(n->code, END_MARKER, r->size);
-        flags = MAP_FIXED_NOREPLACE | MAP_SHARED;
+        flags = fixed | MAP_SHARED;
     }
     void *p = mmap(at, r->size, PROT_READ | PROT_WRITE, flags, fd, 0);
     if (fd >= 0)
@@ -202,21 +203,28 @@ void native_seal(const struct native *n, bool sealed)
     mprotect(native_at(r->gva), r->size, sealed ? PROT_READ : PROT_READ | PROT_WRITE);
 }
 
+bool native_own_code(struct native *n)
+{
+    munmap(n->code, CODE_SIZE);
+    return map_region(n, REGION_CODE, MAP_FIXED);
+}
+
 bool native_init(struct native *n)
 {
     unsigned a, b, c, d;
     memset(n, 0, sizeof *n);
     if (!low_is_empty())
         return false;
+    const int fixed = MAP_FIXED_NOREPLACE;
     for (unsigned id = 0; id < REGION_COUNT; id++) {
-        if (id > REGION_LOW_TOP && !map_region(n, id)) {
+        if (id > REGION_LOW_TOP && !map_region(n, id, fixed)) {
             fprintf(stderr, "differential: cannot map linear address %08x\n",
                     layout_regions[id].gva);
             return false;
         }
     }
-    n->has_low = map_region(n, REGION_LOW) && map_region(n, REGION_LOW_CODE) &&
-                 map_region(n, REGION_LOW_TOP);
+    n->has_low = map_region(n, REGION_LOW, fixed) && map_region(n, REGION_LOW_CODE, fixed) &&
+                 map_region(n, REGION_LOW_TOP, fixed);
     n->has_based = make_based();
     if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE)) {
         uint32_t xcr0, high;

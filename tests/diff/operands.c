@@ -566,6 +566,17 @@ static bool set_special(struct operands *o, uint32_t gva)
     return true;
 }
 
+/* True if the segment does not allow the access. */
+static bool segment_refuses(const struct operands *o)
+{
+    const struct insn *in = o->in;
+    if (in->seg == SEG_CS)
+        return in->row->attr & A_MEM_WRITE;
+    if (o->s->sel[in->seg] == SEL_BASED)
+        return effective(o) > 0x10000 - mem_bytes(in);
+    return o->s->sel[in->seg] < 4;
+}
+
 bool operands_set(struct operands *o)
 {
     struct insn *in = o->in;
@@ -573,7 +584,7 @@ bool operands_set(struct operands *o)
     if (in->has_mem && !set_memory(o))
         return false;
     /* Whether #GP comes before the numeric exception, or the change to MMX mode, is the CPU's choice. */
-    if (in->has_mem && in->seg == SEG_CS && (attr & A_MEM_WRITE) && (attr & (A_X87 | A_MMX)))
+    if (in->has_mem && (attr & (A_X87 | A_MMX)) && segment_refuses(o))
         return false;
     if ((attr & A_STACK) && !(attr & (A_PRIV | A_IOPL)) && !set_stack(o))
         return false;

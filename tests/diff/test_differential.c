@@ -7,7 +7,7 @@
  *
  * The work is done in child processes that tell what they are at in shared memory, so that a crash or a
  * hang of the engine is one more failure, with its case. Failures are grouped by instruction and kind of
- * difference, and the first of each group is run again alone and printed.
+ * difference, and the first of each group is printed when it happens.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -45,7 +45,7 @@ struct options {
     int64_t only; /* one case, or -1 */
     const char *row;
     unsigned jobs;
-    bool verbose, list, native_only, verify, keep_going;
+    bool verbose, list, native_only, verify;
 };
 
 struct test {
@@ -86,30 +86,6 @@ static bool run_in_guest(struct guest *g, const struct testcase *c, struct outco
     return guest_run(g, &c->start, out);
 }
 
-static unsigned run_case(struct guest *g, const struct testcase *c, uint32_t dirty, bool print)
-{
-    static struct outcome out;
-    unsigned d = 0;
-    uint32_t undef = c->step[c->steps - 1].undef;
-    if (g->variant != c->variant)
-        guest_set_variant(g, c->variant);
-    write_code(g, c, c->steps);
-    for (unsigned run = 0; run < RUNS && !d; run++) {
-        d = run_in_guest(g, c, &out) ? 0 : DIFF_STOP;
-        d |= compare_outcome(c, g, &c->native, &out, undef, false);
-        d |= compare_memory(c, g, &c->native, &dirty, false);
-        if (d && print) {
-            printf("  run %u differs: ", run);
-            compare_print_names(d);
-            printf("; natively vector %u error %x\n", c->native.vector, c->native.error);
-            compare_outcome(c, g, &c->native, &out, undef, true);
-            compare_memory(c, g, &c->native, &dirty, true);
-        }
-        guest_restore(g, dirty);
-    }
-    return d;
-}
-
 /* Runs ever more of a sequence and prints after which step registers differ first. */
 static void narrow(struct guest *g, const struct testcase *c)
 {
@@ -131,6 +107,25 @@ static void narrow(struct guest *g, const struct testcase *c)
     }
 }
 
+enum { SHOWN_MAX = 60 };
+
+/* True for the first failure of its group, so that each is printed once. */
+static bool is_new(const struct progress *p, unsigned differences, unsigned op)
+{
+    unsigned shown = 0;
+    for (unsigned i = 0; i < p->count; i++) {
+        if (p->failure[i].op == op && p->failure[i].differences == differences)
+            return false;
+        shown++;
+    }
+    return shown < SHOWN_MAX;
+}
+
+static bool mine(const struct test *t, uint64_t index, unsigned job)
+{
+    return t->options.only >= 0 || index / BLOCK % t->options.jobs == job;
+}
+
 static void fail(struct progress *p, uint64_t index, unsigned differences, unsigned op)
 {
     p->failed++;
@@ -140,12 +135,48 @@ static void fail(struct progress *p, uint64_t index, unsigned differences, unsig
     }
 }
 
-/* ---- workers ---- */
-
-static bool mine(const struct test *t, uint64_t index, unsigned job)
+static void print_run(const struct testcase *c, const struct guest *g, const struct outcome *out,
+                      unsigned run, unsigned d)
 {
-    return t->options.only >= 0 || index / BLOCK % t->options.jobs == job;
+    uint32_t dirty = 0;
+    printf("  run %u differs: ", run);
+    compare_print_names(d);
+    printf("; natively vector %u error %x\n", c->native.vector, c->native.error);
+    compare_outcome(c, g, &c->native, out, c->step[c->steps - 1].undef, true);
+    compare_memory(c, g, &c->native, &dirty, true);
 }
+
+/* Counts a failure, and prints it if it is the first of its kind. */
+static unsigned run_case(struct guest *g, const struct testcase *c, uint32_t dirty,
+                         struct progress *p, bool print)
+{
+    static struct outcome out;
+    unsigned d = 0, op = c->step[c->steps - 1].in.op;
+    uint32_t undef = c->step[c->steps - 1].undef;
+    bool show = false;
+    if (g->variant != c->variant)
+        guest_set_variant(g, c->variant);
+    write_code(g, c, c->steps);
+    for (unsigned run = 0; run < RUNS && !d; run++) {
+        d = run_in_guest(g, c, &out) ? 0 : DIFF_STOP;
+        d |= compare_outcome(c, g, &c->native, &out, undef, false);
+        d |= compare_memory(c, g, &c->native, &dirty, false);
+        show = d && (print || is_new(p, d, op));
+        if (show && !print)
+            testcase_print(c);
+        if (show)
+            print_run(c, g, &out, run, d);
+        guest_restore(g, dirty);
+    }
+    if (show)
+        narrow(g, c);
+    if (d)
+        fail(p, c->index, d, op);
+    fflush(stdout);
+    return d;
+}
+
+/* ---- workers ---- */
 
 /* Runs the cases of `job` from `from` on. Returns the exit status. */
 static int work(struct test *t, unsigned job, uint64_t from, uint64_t to, bool print)
@@ -155,6 +186,8 @@ static int work(struct test *t, unsigned job, uint64_t from, uint64_t to, bool p
     struct guest g;
     struct dbt_options dbt = {.verify = t->options.verify};
     bool guest = !t->options.native_only;
+    if (!native_own_code(&t->native))
+        return 2;
     if (guest && !guest_init(&g, &t->model, &t->memory, &dbt))
         return 2;
     for (uint64_t i = from; i < to; i++) {
@@ -169,17 +202,12 @@ static int work(struct test *t, unsigned job, uint64_t from, uint64_t to, bool p
             memory_restore(&t->memory, dirty);
             continue;
         }
-        if (print)
+        if (print) {
             testcase_print(&c);
-        fflush(stdout);
-        unsigned d = guest ? run_case(&g, &c, dirty, print) : 0;
-        if (d) {
-            fail(p, i, d, c.step[c.steps - 1].in.op);
-            if (print)
-                narrow(&g, &c);
-        } else if (print && guest) {
-            printf("  equal, vector %u\n", c.native.vector);
+            fflush(stdout);
         }
+        if (guest && !run_case(&g, &c, dirty, p, print) && print)
+            printf("  equal, vector %u\n", c.native.vector);
         memory_restore(&t->memory, dirty);
         p->done++;
     }
@@ -307,8 +335,8 @@ static bool report(struct test *t)
         groups++;
         printf("%s: ", decode_op_name(all[i].op));
         compare_print_names(all[i].differences);
-        printf(" (%u cases)\n", k - i);
-        if (groups <= 60 || t->options.keep_going) {
+        printf(": %u, first %" PRIu64 "\n", k - i, all[i].index);
+        if (all[i].differences & (DIFF_CRASH | DIFF_HANG)) {
             t->options.only = (int64_t)all[i].index;
             show(t, all[i].index);
             t->options.only = only;
@@ -373,8 +401,6 @@ static bool parse(struct options *o, int argc, char **argv)
             o->native_only = true;
         else if (!strcmp(a, "--verify"))
             o->verify = true;
-        else if (!strcmp(a, "--all-groups"))
-            o->keep_going = true;
         else if (v && !strcmp(a, "--seed"))
             o->seed = strcmp(v, "random") ? strtoull(v, NULL, 0) : now_ms(), i++;
         else if (v && !strcmp(a, "--cases"))
@@ -399,7 +425,7 @@ int main(int argc, char **argv)
     if (!parse(&t.options, argc, argv)) {
         fprintf(stderr,
                 "usage: %s [--seed N|random] [--cases N] [--row MNEMONIC] [--case INDEX] [--jobs N]\n"
-                "    [--verbose] [--list] [--verify] [--all-groups]\n"
+                "    [--verbose] [--list] [--verify]\n"
                 "    [--native: the native side only, each instruction twice]\n",
                 argv[0]);
         return 1;

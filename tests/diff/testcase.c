@@ -237,7 +237,8 @@ bool testcase_make(struct maker *m, uint64_t index, struct testcase *c)
         now = c->native.state;
         now.eip--;
         const struct insn *in = &c->step[c->steps - 1].in;
-        if ((in->row->attr & A_FPU_CONTROL) || in->op == OP_PUSH_SREG)
+        if ((in->row->attr & A_FPU_CONTROL) || in->op == OP_PUSH_SREG ||
+            (now.eflags & (FLAG_AC | FLAG_TF)))
             break;
     }
     if (c->steps == 0)
