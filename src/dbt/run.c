@@ -82,7 +82,9 @@ static void step(struct dbt *d)
         dbt_deliver(d);
         return;
     }
-    if (trap && v->shadow != 2) {
+    /* Neither MOV SS nor a software interrupt, which clears TF, is followed by a trap. */
+    bool interrupt = in.op == OP_INT_N || in.op == OP_INT3 || in.op == OP_INTO || in.op == OP_INT1;
+    if (trap && v->shadow != 2 && !(interrupt && !(v->sys_flags & FLAG_TF))) {
         v->dr[6] |= 1u << 14;
         vcpu_raise(v, VEC_DB);
         dbt_deliver(d);
