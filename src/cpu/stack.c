@@ -86,14 +86,16 @@ int stack_push(struct vcpu *v, struct stack *st, const uint32_t *values, unsigne
     }
     if (check(v, st, low, count, size) || check_alignment(v, st, low, size))
         return FAULT;
+    /* In the order of the pushes, so that the first that faults gives CR2. */
+    for (unsigned i = count; i-- > 0;) {
+        uint32_t gva = st->ss.base + ((low + i * size) & mask);
+        if (v->mem->probe_write(v, gva, size, st->user))
+            return FAULT;
+    }
     if (contiguous(st, low, count * size)) {
         if (v->mem->write(v, st->ss.base + low, frame, count * size, st->user))
             return FAULT;
     } else {
-        for (unsigned i = 0; i < count; i++) {
-            if (v->mem->probe_write(v, st->ss.base + ((low + i * size) & mask), size, st->user))
-                return FAULT;
-        }
         for (unsigned i = 0; i < count; i++) {
             uint32_t gva = st->ss.base + ((low + i * size) & mask);
             if (v->mem->write(v, gva, frame + i * size, size, st->user))

@@ -37,15 +37,12 @@ static uint32_t block_linear(const struct block *b)
 static bool second_page_holds(struct dbt *d, const struct block *b)
 {
     uint32_t page;
-    bool registered;
 
     if (b->page2 == NO_PAGE)
         return true;
     struct exception saved = d->cpu.exc;
-    int r =
-        mmu_fetch_page(&d->cpu, d->window, (block_linear(b) | PAGE_MASK) + 1, &page, &registered);
+    int r = context_fetch(d, (block_linear(b) | PAGE_MASK) + 1, &page);
     d->cpu.exc = saved;
-    d->unregistered |= !registered;
     return r == 0 && page == b->page2;
 }
 
@@ -218,12 +215,23 @@ void block_code_written(void *opaque, uint32_t page, uint32_t offset, uint32_t s
     block_drop_page(d, page);
 }
 
+/* Contexts of the supervisor that hold code of this user window's pages. */
+static void forget_user_code(struct dbt *d, const struct window *w)
+{
+    for (unsigned i = 0; i < CONTEXT_COUNT; i++) {
+        if (d->contexts[i].user_code && d->contexts[i].user_window == w)
+            d->contexts[i].stale = true;
+    }
+}
+
 void block_code_unmapped(void *opaque, struct window *w, uint32_t first, uint32_t count)
 {
     struct dbt *d = opaque;
 
     for (struct context *c = window_private(w); c; c = c->next)
         c->stale = true;
+    if (window_kind(w) == WINDOW_USER)
+        forget_user_code(d, w);
     if (d->context && d->context->stale)
         vcpu_mode_changed(&d->cpu);
     if (window_kind(w) == WINDOW_USER)
@@ -255,6 +263,7 @@ void block_window_recycled(void *opaque, struct window *w)
         }
     }
     window_set_private(w, NULL);
+    forget_user_code(d, w);
     if (w == d->window || w == d->user_window)
         vcpu_mode_changed(&d->cpu);
     if (window_kind(w) != WINDOW_USER)

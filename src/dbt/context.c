@@ -86,7 +86,7 @@ void context_flush(struct context *c, const struct dbt *d)
     fill((const void **)c->ring, d->jit.stub[STUB_INDIRECT], RING_ENTRIES);
     if (!c->ring_sp)
         c->ring_sp = (uint64_t)(c->ring + RING_ENTRIES / 2);
-    c->stale = false;
+    c->stale = c->user_code = false;
 }
 
 static bool flat(const struct segment *s)
@@ -194,6 +194,24 @@ static void set_gs_base(const struct dbt *d, uint64_t base)
         syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, base);
 }
 
+int context_fetch(struct dbt *d, uint32_t gva, uint32_t *page)
+{
+    bool registered;
+    int r = mmu_fetch_page(&d->cpu, d->window, gva, page, &registered);
+
+    if (r || registered)
+        return r;
+    if (window_kind(d->window) == WINDOW_SUPER) {
+        r = mmu_fetch_page(&d->cpu, d->user_window, gva, page, &registered);
+        d->context->user_code |= registered;
+    }
+    if (!registered)
+        d->fetched = FETCH_ONCE;
+    else if (d->fetched == FETCH_OWN)
+        d->fetched = FETCH_BY_USER;
+    return r;
+}
+
 void context_arm(struct dbt *d)
 {
     d->jit.r14 = (uint64_t)d->context->jump_cache;
@@ -229,8 +247,9 @@ int context_update(struct dbt *d)
         c->cs_base = v->seg[SEG_CS].base;
         c->cs_limit = v->seg[SEG_CS].limit;
     }
-    if (c->stale)
+    if (c->stale || (c->user_code && c->user_window != d->user_window))
         context_flush(c, d);
+    c->user_window = d->user_window;
     d->context = c;
     d->jit.ring_sp = c->ring_sp;
     if (d->window != w || d->jit.base != window_base(w)) {

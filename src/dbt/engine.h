@@ -119,8 +119,10 @@ struct page_ref {
 struct context {
     struct window *window; /* borrowed; NULL: free */
     uint32_t key, cs_base, cs_limit;
-    bool stale;           /* jump cache and ring are to be emptied before they are used */
-    struct context *next; /* of the same window */
+    bool stale;                 /* jump cache and ring are to be emptied before they are used */
+    bool user_code;             /* of the supervisor: it holds code of user_window's pages */
+    struct window *user_window; /* borrowed; the user window that went with it last */
+    struct context *next;       /* of the same window */
     const void **jump_cache;
     uint64_t *ring;
     uint64_t ring_sp;
@@ -177,6 +179,11 @@ struct verify {
     struct verify_store store[VERIFY_STORES];
 };
 
+/* For how long what a fetch has found stays good: until the mmu says otherwise of the page in the
+   current window (OWN), of the supervisor's in its user window (BY_USER: code on U=1 pages at CPL
+   0-2), or for one execution (ONCE: its page tables are not in RAM). */
+enum fetch_scope { FETCH_ONCE, FETCH_BY_USER, FETCH_OWN };
+
 struct cache {
     uint8_t *rw, *rx;
     uint32_t size, used;
@@ -198,10 +205,10 @@ struct dbt {
     struct window *window, *user_window; /* of the current context */
     struct dbt_options options;
     bool bmi2, fsgsbase;
-    bool single_running; /* dbt_run_single is on the C stack */
-    bool unregistered;   /* the last fetch was good for one execution only */
-    bool diverged;       /* verify_end found a difference */
-    bool runs_into_io;   /* the last translation met an instruction that ends in I/O memory */
+    bool single_running;      /* dbt_run_single is on the C stack */
+    enum fetch_scope fetched; /* of the block found or translated last */
+    bool diverged;            /* verify_end found a difference */
+    bool runs_into_io;        /* the last translation met an instruction that ends in I/O memory */
     enum dbt_stop stopped;
     uint32_t drops; /* changes whenever a block is dropped */
 
@@ -303,6 +310,10 @@ void context_fini(struct dbt *d);
 /* Chooses the context for the vCPU's state, after vcpu_mode_changed. Returns 0, or -1 if the host
    has no address space for a window. */
 int context_update(struct dbt *d);
+/* Walks `gva` as an instruction fetch and registers it with the mmu. *page is guest-physical;
+   d->fetched falls to the scope of the result. 0, FAULT with v->exc set, or 1 if it is not in RAM
+   or ROM. */
+int context_fetch(struct dbt *d, uint32_t gva, uint32_t *page);
 /* Sets r14 to the context's jump cache, or to the all-miss table if a kick came meanwhile. */
 void context_arm(struct dbt *d);
 void context_reset_ring(struct dbt *d, struct context *c);

@@ -143,33 +143,31 @@ static bool take_events(struct dbt *d, const void **out)
     return false;
 }
 
-/* The block at rip, translated if need be. NULL with v->exc set if it cannot be fetched; *kept is
-   false where its address must not be remembered. */
-static struct block *find_block(struct dbt *d, bool *kept, bool *in_memory)
+/* The block at rip, translated if need be. NULL with v->exc set if it cannot be fetched, or with
+ *in_memory false if it is to be executed alone. */
+static struct block *find_block(struct dbt *d, bool *in_memory)
 {
     struct vcpu *v = &d->cpu;
     uint32_t eip = (uint32_t)v->rip, page;
     uint32_t gva = eip + v->seg[SEG_CS].base;
-    bool registered;
 
     *in_memory = true;
+    d->fetched = FETCH_OWN;
     if (eip > v->seg[SEG_CS].limit) {
         vcpu_raise_error(v, VEC_GP, 0);
         return NULL;
     }
-    int r = mmu_fetch_page(v, d->window, gva, &page, &registered);
+    int r = context_fetch(d, gva, &page);
     if (r == FAULT)
         return NULL;
     if (r) {
         *in_memory = false;
         return NULL;
     }
-    d->unregistered = !registered;
     d->runs_into_io = false;
     struct block *b = block_find(d, eip, page, d->context->key);
     if (!b)
         b = translate(d, eip, page, d->context->key);
-    *kept = !d->unregistered;
     *in_memory = !d->runs_into_io;
     return b;
 }
@@ -193,8 +191,8 @@ const void *dbt_dispatch(struct dbt *d)
             step(d);
             continue;
         }
-        bool kept = true, in_memory;
-        struct block *b = find_block(d, &kept, &in_memory);
+        bool in_memory;
+        struct block *b = find_block(d, &in_memory);
         if (UNLIKELY(v->mode_dirty))
             continue;
         if (!b && !in_memory) {
@@ -212,7 +210,10 @@ const void *dbt_dispatch(struct dbt *d)
             step(d); /* it stores into its own page: only single steps get past that */
             continue;
         }
-        if (kept)
+        if (d->fetched == FETCH_ONCE) {
+            context_reset_ring(d, d->context);
+            d->jit.ring_sp = d->context->ring_sp;
+        } else
             d->context->jump_cache[b->eip & (JUMP_CACHE_ENTRIES - 1)] = b->code;
         return go(d, b->code);
     }
@@ -232,22 +233,21 @@ const void *dbt_continue(struct dbt *d)
     return go(d, d->jit.stub[STUB_INDIRECT]);
 }
 
-/* Whether a jump from `from` may lead straight to `to`: see the head of block.c. */
-static bool may_link(const struct dbt *d, const struct block *from, const struct block *to,
-                     bool kept)
+/* Whether a jump from `from` may lead straight to `to`, just found: see the head of block.c. */
+static bool may_link(const struct dbt *d, const struct block *from, const struct block *to)
 {
     bool same_page = ((from->eip + from->cs_base) ^ (to->eip + to->cs_base)) < PAGE_SIZE;
 
-    if (window_kind(d->window) == WINDOW_USER)
-        return same_page && to->page2 == NO_PAGE;
-    return kept || (same_page && to->page2 == NO_PAGE);
+    if (d->fetched == FETCH_OWN && window_kind(d->window) != WINDOW_USER)
+        return true;
+    return d->fetched != FETCH_ONCE && same_page && to->page2 == NO_PAGE;
 }
 
 const void *dbt_chain(struct dbt *d, struct exit_link *link)
 {
     struct vcpu *v = &d->cpu;
     struct block *from = link->from;
-    bool kept = true, in_memory;
+    bool in_memory;
 
     v->rip = link->eip;
     log_exit(d, "chain");
@@ -260,10 +260,10 @@ const void *dbt_chain(struct dbt *d, struct exit_link *link)
     if (attention(v) || d->options.verify)
         return dbt_dispatch(d);
     uint64_t flushes = d->stats.flushes;
-    struct block *b = find_block(d, &kept, &in_memory);
+    struct block *b = find_block(d, &in_memory);
     if (!b || v->mode_dirty)
         return dbt_dispatch(d);
-    if (d->stats.flushes == flushes && !from->dead && !link->to && may_link(d, from, b, kept))
+    if (d->stats.flushes == flushes && !from->dead && !link->to && may_link(d, from, b))
         block_link(d, link, b);
     else
         d->stats.unchained++;

@@ -158,13 +158,11 @@ static enum fetch fetch(struct tr *t, uint32_t page, uint32_t offset)
     r = decode(&t->in, mmu_page_bytes(d->mmu, page) + offset, avail, mode);
     if (r == DECODE_TRUNCATED) {
         uint32_t gva = t->eip + t->block->cs_base, page2;
-        bool registered;
-        int f = mmu_fetch_page(v, d->window, (gva | PAGE_MASK) + 1, &page2, &registered);
+        int f = context_fetch(d, (gva | PAGE_MASK) + 1, &page2);
         if (f == FAULT)
             return FETCH_FAULT;
         if (f) /* code that runs into I/O memory is executed alone */
             return FETCH_IO;
-        d->unregistered |= !registered;
         __builtin_memcpy(bytes, mmu_page_bytes(d->mmu, page) + offset, avail);
         __builtin_memcpy(bytes + avail, mmu_page_bytes(d->mmu, page2), INSN_MAX - avail);
         r = decode(&t->in, bytes, INSN_MAX, mode);
