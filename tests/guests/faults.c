@@ -241,10 +241,14 @@ static void fill_pages(const struct fault_case *k, unsigned ring)
     const char *end = k->code;
     while (end[0] != (char)0xCD || end[1] != VECTOR_END)
         end++;
-    for (unsigned i = 0; i < PAGES; i++) {
-        for (unsigned n = 0; n < 4096; n++)
-            frames[i][n] = (uint8_t)(n * 7 + i * 31 + 1);
+    static uint8_t pristine[PAGES][4096];
+    if (!pristine[0][0]) {
+        for (unsigned i = 0; i < PAGES; i++) {
+            for (unsigned n = 0; n < 4096; n++)
+                pristine[i][n] = (uint8_t)(n * 7 + i * 31 + 1);
+        }
     }
+    memcpy(frames, pristine, sizeof(frames));
     uint32_t *top = (uint32_t *)frames[5];
     top[0] = (uint32_t)end;
     top[1] = SEL_CODE(ring);

@@ -138,7 +138,11 @@ _Noreturn void guest_exit(int status)
 void *memcpy(void *to, const void *from, size_t size)
 {
     void *d = to;
-    __asm__ volatile("rep movsb" : "+D"(d), "+S"(from), "+c"(size) : : "memory");
+    size_t words = size / 4, bytes = size % 4;
+    __asm__ volatile("rep movsl\n\tmovl %3, %%ecx\n\trep movsb"
+                     : "+D"(d), "+S"(from), "+c"(words)
+                     : "r"(bytes)
+                     : "memory");
     return to;
 }
 
