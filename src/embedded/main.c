@@ -1,8 +1,7 @@
 /*
  * The guest that is inside novt: runs every sensitive instruction at rings 0, 1 and 3, compares
  * what happened with what a bare machine does (model.h), prints a table, and powers off with the
- * verdict. Each check is run several times, so that code is met cold, linked and again after it was
- * changed.
+ * verdict. Every snippet runs with all selectors or flags, so its code is met cold, hot and linked.
  */
 #include "lib/console.h"
 #include "model.h"

@@ -14,7 +14,7 @@ CODE(code_idiv, "idiv_at: idivl %ecx");
 CODE(code_aam, "aam_at: aam $0");
 CODE(code_int3, "int3\nint3_next: nop");
 CODE(code_into, "into\ninto_next: nop");
-CODE(code_bound, "bound_at: boundl %eax, (%edx)");
+CODE(code_bound, "bound_at: .byte 0x62, 0x02");
 CODE(code_icebp, ".byte 0xF1\nicebp_next: nop");
 CODE(code_step, "incl %eax\nstep_next: incl %eax");
 CODE(code_step_rep, "step_rep_at: rep stosb");

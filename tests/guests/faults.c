@@ -73,7 +73,7 @@ INSN(i_push_m, "pushl (%ebx)");
 INSN(i_pop_m, "popl (%ebx)");
 INSN(i_pop_esp, "popl 16(%esp)");
 INSN(i_xlat, "xlatb");
-INSN(i_bound, "boundl %eax, (%ebx)");
+INSN(i_bound, ".byte 0x62, 0x03");
 INSN(i_sgdt, "sgdtl (%ebx)");
 INSN(i_sldt, "sldt (%ebx)");
 INSN(i_sreg, "movw %ds, (%ebx)");
