@@ -137,6 +137,7 @@ enum {
     BLOCK_MAX_INSNS = 64,
     PHYSICAL_PAGES = 1 << 20,
     SINGLE_CODE_SIZE = 256,
+    CACHE_LEAST = 128 << 10,
 };
 
 /* What a supervisor access has learned (design: adaptive sites), by guest-physical address. */

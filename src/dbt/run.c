@@ -480,6 +480,7 @@ struct dbt *dbt_create(struct mmu *mmu, const struct cpu_model *model,
         goto fail_cache;
     }
     uint32_t size = d->options.cache_size ? d->options.cache_size : (uint32_t)MIB(64);
+    size = max_u32(size, CACHE_LEAST); /* room for a block and for what describes it */
     if (cache_init(&d->cache, size, err) < 0)
         goto fail_cache;
     if (context_init(d, err) < 0)
