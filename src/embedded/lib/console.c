@@ -128,6 +128,8 @@ _Noreturn void guest_exit(int status)
     while (!(inb(UART_LSR) & 0x40))
         ;
     outb(0xF4, status ? 1 : 0);
+    /* SLP_EN with the SLP_TYP that means S5: 5 for novt, 0 for QEMU. */
+    outw(0x604, 0x3400);
     outw(0x604, 0x2000);
     for (const char *p = "Shutdown"; *p; p++)
         outb(0x8900, (uint8_t)*p);
