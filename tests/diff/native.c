@@ -19,6 +19,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -33,6 +34,7 @@ struct native_frame {
     uint32_t eip, eflags;
     uint16_t sel[6], out_sel[6];
     uint32_t wrfsbase_works;
+    uint32_t ticks; /* of the clock that finds runs that do not end */
     struct outcome *out;
 };
 
@@ -42,6 +44,8 @@ _Static_assert(offsetof(struct native_frame, eip) == 64, "native_enter.S");
 _Static_assert(offsetof(struct native_frame, sel) == 72, "native_enter.S");
 _Static_assert(offsetof(struct native_frame, out_sel) == 84, "native_enter.S");
 _Static_assert(offsetof(struct native_frame, wrfsbase_works) == 96, "native_enter.S");
+_Static_assert(offsetof(struct native_frame, ticks) == 100, "native_enter.S");
+_Static_assert(SIGVTALRM == 26, "native_enter.S");
 
 void native_enter(struct native_frame *f);
 void native_leave(void);
@@ -84,7 +88,8 @@ void native_trap(int sig, siginfo_t *info, void *context)
     struct native_frame *f = native_frame;
     (void)info;
     if (!f) {
-        signal(sig, SIG_DFL);
+        if (sig != SIGVTALRM)
+            signal(sig, SIG_DFL);
         return;
     }
     native_frame = NULL;
@@ -106,6 +111,8 @@ void native_trap(int sig, siginfo_t *info, void *context)
     out->has_error = out->vector == 8 || (out->vector >= 10 && out->vector <= 14) ||
                      out->vector == 17;
 
+    if (sig == SIGVTALRM)
+        out->vector = NATIVE_STUCK;
     g[REG_RIP] = (greg_t)(uintptr_t)native_leave;
     g[REG_RSP] = (greg_t)f->host_rsp;
     g[REG_EFL] = 0x202;
@@ -203,10 +210,15 @@ void native_seal(const struct native *n, bool sealed)
     mprotect(native_at(r->gva), r->size, sealed ? PROT_READ : PROT_READ | PROT_WRITE);
 }
 
-bool native_own_code(struct native *n)
+bool native_start(struct native *n)
 {
+    struct sigaction act = {.sa_sigaction = native_signal,
+                            .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
+    struct itimerval second = {{1, 0}, {1, 0}};
+    sigfillset(&act.sa_mask);
     munmap(n->code, CODE_SIZE);
-    return map_region(n, REGION_CODE, MAP_FIXED);
+    return map_region(n, REGION_CODE, MAP_FIXED) && !sigaction(SIGVTALRM, &act, NULL) &&
+           !setitimer(ITIMER_VIRTUAL, &second, NULL);
 }
 
 bool native_init(struct native *n)

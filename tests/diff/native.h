@@ -22,8 +22,10 @@ struct native {
 
 /* Maps the regions, all zero but for code regions, which hold end markers. Prints why not. */
 bool native_init(struct native *n);
-/* To be called after fork(): the code region's memory is shared with the parent. */
-bool native_own_code(struct native *n);
+/* To be called after fork(): gives the process code memory of its own, and the clock that ends runs which
+   would never end (vector NATIVE_STUCK). */
+bool native_start(struct native *n);
+enum { NATIVE_STUCK = 0xFF };
 /* The bytes at a writable or read-only region's linear address, which is a host address too. */
 static inline uint8_t *native_at(uint32_t gva)
 {

@@ -12,6 +12,7 @@
 #define SEL 72
 #define OUT_SEL 84
 #define WRFSBASE_WORKS 96
+#define TICKS 100
 
     .text
 
@@ -86,7 +87,13 @@ native_signal:
     mov native_frame(%rip), %r8
     test %r8, %r8
     jz native_trap
-    mov %es, OUT_SEL+0(%r8)
+    cmp $26, %edi               /* SIGVTALRM */
+    jne 2f
+    incl TICKS(%r8)
+    cmpl $3, TICKS(%r8)
+    jae 2f
+    ret
+2:  mov %es, OUT_SEL+0(%r8)
     mov %ds, OUT_SEL+6(%r8)
     mov %fs, OUT_SEL+8(%r8)
     mov %gs, OUT_SEL+10(%r8)

@@ -310,8 +310,7 @@ static bool set_stack(struct operands *o)
         poke_u32(o, sp, rng_u32(o->rng) & ~(uint32_t)(FLAG_TF | FLAG_AC), w);
         break;
     case OP_POP_SREG:
-        poke_u32(o, sp, rng_chance(o->rng, 90) ? pick_selector(o->rng) : rng_u32(o->rng) & 0xFFFF00FF,
-                 w);
+        poke_u32(o, sp, (rng_u32(o->rng) << 16) | pick_selector(o->rng), w);
         break;
     case OP_RET_FAR:
         put_u32(frame, pick_target(o));

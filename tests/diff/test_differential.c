@@ -186,7 +186,7 @@ static int work(struct test *t, unsigned job, uint64_t from, uint64_t to, bool p
     struct guest g;
     struct dbt_options dbt = {.verify = t->options.verify};
     bool guest = !t->options.native_only;
-    if (!native_own_code(&t->native))
+    if (!native_start(&t->native))
         return 2;
     if (guest && !guest_init(&g, &t->model, &t->memory, &dbt))
         return 2;

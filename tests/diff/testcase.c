@@ -43,7 +43,8 @@ static bool place(struct testcase *c, const struct native *n, const struct insn 
     uint32_t at = eip - c->slot;
     if (at >= c->slot_size)
         return false;
-    for (unsigned i = 0; i < in->len && at + i < c->slot_size; i++) {
+    /* And a marker behind it, lest the case run on into what it has run before. */
+    for (unsigned i = 0; i <= in->len && at + i < c->slot_size; i++) {
         if (c->used[at + i])
             return false;
     }
@@ -230,6 +231,11 @@ bool testcase_make(struct maker *m, uint64_t index, struct testcase *c)
             !run_twice(m, &c->step[0].before, &c->native)) {
             m->unequal++;
             testcase_print(c);
+        }
+        if (c->native.vector == NATIVE_STUCK) {
+            printf("does not end natively:\n");
+            testcase_print(c);
+            return false;
         }
         ignore_stack(c, &c->step[c->steps - 1], &c->native);
         if (!at_marker(c, &c->native))
