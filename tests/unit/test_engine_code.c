@@ -113,6 +113,34 @@ static void stores_into_other_pages_take_effect(void **state)
     bench_everywhere(patched_other);
 }
 
+/* A function that, every fourth time, patches what stands behind the call: it returns there by way
+   of a landing pad that was chained before. */
+GUEST(patches_caller, "mov $12, %ecx\n"
+                      "1: call 2f\n"
+                      "3: mov $0, %eax\n"
+                      "add %eax, %ebx\n"
+                      "dec %ecx\n"
+                      "jnz 1b\n"
+                      "hlt\n"
+                      "2: test $3, %cl\n"
+                      "jnz 4f\n"
+                      "mov %ecx, " AT("3b") "+1\n"
+                                            "4: ret\n");
+
+static void patched_caller(struct bench *b)
+{
+    BENCH_LOAD(b, CODE, patches_caller);
+    bench_run(b);
+    assert_int_equal(bench_reg(b, REG_BX), 4 * (12 + 8 + 4));
+    assert_int_equal(bench_reg(b, REG_SP), STACK);
+}
+
+static void a_function_may_patch_what_it_returns_to(void **state)
+{
+    (void)state;
+    bench_everywhere(patched_caller);
+}
+
 /* Code and data on one page: the stores hit nothing that was translated. */
 GUEST(mixed_page, "mov $200, %ecx\n"
                   "1: incl 2f - 0b + 0x200000\n"
@@ -568,6 +596,7 @@ int main(void)
         cmocka_unit_test(a_store_into_the_next_instruction_takes_effect_at_once),
         cmocka_unit_test(stores_of_every_kind_take_effect),
         cmocka_unit_test(stores_into_other_pages_take_effect),
+        cmocka_unit_test(a_function_may_patch_what_it_returns_to),
         cmocka_unit_test(code_and_data_may_share_a_page),
         cmocka_unit_test(stores_through_an_alias_take_effect),
         cmocka_unit_test(code_may_run_at_two_linear_addresses),

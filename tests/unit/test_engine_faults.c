@@ -141,7 +141,8 @@ enum { READS = 0, WRITES = 2, PRESENT = 1, PARTIAL = 0x100 /* a REP that gets so
     X(paddb_m, "paddb (%edx), %xmm1", PUSHES, DATA_BAD + 0x100, READS)                             \
     X(movd_esp, "movd 0x10100(%esp), %xmm2", PUSHES, DATA_BAD + 0x100, READS)
 
-#define X(name, text, ...) GUEST(row_##name, text "\n hlt\n");
+/* The three NOPs become pushes or pops, so that they stand in the same block. */
+#define X(name, text, ...) GUEST(row_##name, "nop\n nop\n nop\n" text "\n hlt\n");
 ROWS(X)
 #undef X
 
@@ -176,7 +177,7 @@ static void set_ring(struct bench *b, unsigned cpl)
 static void prepare(struct bench *b, const struct row *row, unsigned cpl, bool bad)
 {
     unsigned flags = PT_P | PT_W | (cpl == 3 ? PT_U : 0);
-    uint32_t at = CODE;
+    uint8_t code[64];
 
     bench_reset(b);
     bench_paging(b, flags);
@@ -190,11 +191,10 @@ static void prepare(struct bench *b, const struct row *row, unsigned cpl, bool b
         bench_flush(b);
     }
     set_ring(b, cpl);
-    /* The row's own labels are made absolute for CODE. */
-    bool pushes = row->esp == PUSHES || row->esp == ODD_PUSHES;
-    bench_load(b, at, row->begin, row->end);
-    bench_write(b, at - 3, pushes ? "\x50\x53\x51" : "\x5F\x5F\x5F", 3);
-    b->v->rip = at - 3;
+    memcpy(code, row->begin, (size_t)(row->end - row->begin));
+    memcpy(code, row->esp == PUSHES || row->esp == ODD_PUSHES ? "\x50\x53\x51" : "\x5F\x5F\x5F", 3);
+    bench_load(b, CODE, code, code + (row->end - row->begin));
+    b->v->rip = CODE;
     b->v->regs[REG_AX] = 0x11223344;
     b->v->regs[REG_CX] = 5;
     b->v->regs[REG_DX] = DATA_BAD + 0x100;
@@ -272,7 +272,7 @@ static void resume(struct bench *b, const struct bench_frame *f, const struct st
 /* The last instruction of a row is the one that faults: how long is what stands before it? */
 static uint32_t fault_offset(const struct row *row)
 {
-    uint32_t offset = 0;
+    uint32_t offset = 3;
     struct insn in;
 
     for (;;) {
