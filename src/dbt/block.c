@@ -184,7 +184,6 @@ void block_drop_all(struct dbt *d)
     for (uint32_t i = 0; i < d->cache.block_count; i++) {
         forget_page(d, d->cache.blocks[i]->gpa >> PAGE_SHIFT);
         forget_page(d, d->cache.blocks[i]->page2);
-        d->code_writes[d->cache.blocks[i]->gpa >> PAGE_SHIFT] = (struct code_writes){0};
     }
     __builtin_memset(d->hash, 0, sizeof(d->hash));
     __builtin_memset(d->by_lin, 0, sizeof(d->by_lin));
@@ -208,11 +207,31 @@ void block_code_written(void *opaque, uint32_t page, uint32_t offset, uint32_t s
     if (now - w->last > 1)
         w->count = 0;
     w->last = now;
-    if (++w->count == CODE_WRITE_LIMIT) {
-        w->checked = true;
-        d->stats.checked_pages++;
-    }
     block_drop_page(d, page);
+    if (++w->count < CODE_WRITE_LIMIT || w->checked || d->checked_count == CHECKED_PAGES)
+        return;
+    w->checked = true;
+    w->count = 0;
+    if (w->backoff < CODE_BACKOFF_MAX)
+        w->backoff++;
+    d->checked[d->checked_count++] = page;
+    d->stats.checked_pages++;
+}
+
+void block_expire_checked(struct dbt *d)
+{
+    uint32_t now = (uint32_t)(__builtin_ia32_rdtsc() >> CODE_WRITE_SHIFT);
+
+    for (unsigned i = 0; i < d->checked_count;) {
+        struct code_writes *w = &d->code_writes[d->checked[i]];
+        if (now - w->last < 1u << w->backoff) {
+            i++;
+            continue;
+        }
+        block_drop_page(d, d->checked[i]);
+        w->checked = false;
+        d->checked[i] = d->checked[--d->checked_count];
+    }
 }
 
 /* Contexts of the supervisor that hold code of this user window's pages. */

@@ -273,3 +273,25 @@ void emit_shiftx(struct emit *e, unsigned to, unsigned from, unsigned count, boo
         .map = 2, .opcode = 0xF7, .vex = true, .vex_vvvv = (uint8_t)count, .vex_pp = right ? 3 : 1};
     emit_op_reg(e, &op, to, from);
 }
+
+void emit_pext(struct emit *e, unsigned to, unsigned from, unsigned mask)
+{
+    struct hop op = {.map = 2, .opcode = 0xF5, .vex = true, .vex_vvvv = (uint8_t)from, .vex_pp = 2};
+    emit_op_reg(e, &op, to, mask);
+}
+
+void emit_pdep(struct emit *e, unsigned to, unsigned from, unsigned mask)
+{
+    struct hop op = {.map = 2, .opcode = 0xF5, .vex = true, .vex_vvvv = (uint8_t)from, .vex_pp = 3};
+    emit_op_reg(e, &op, to, mask);
+}
+
+void emit_pushfq(struct emit *e)
+{
+    emit_byte(e, 0x9C);
+}
+
+void emit_pop(struct emit *e, unsigned to)
+{
+    emit_op_plain(e, &(struct hop){.opcode = 0x58}, to);
+}

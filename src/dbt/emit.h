@@ -117,8 +117,13 @@ void emit_here8(struct emit *e, uint32_t label);
 /* Makes the rel32 at offset `at` lead to offset `target`. */
 void emit_patch(struct emit *e, uint32_t at, uint32_t target);
 
-/* shlx/shrx (BMI2). */
+/* BMI2. */
 void emit_shiftx(struct emit *e, unsigned to, unsigned from, unsigned count, bool right);
+void emit_pext(struct emit *e, unsigned to, unsigned from, unsigned mask);
+void emit_pdep(struct emit *e, unsigned to, unsigned from, unsigned mask);
+
+void emit_pushfq(struct emit *e);
+void emit_pop(struct emit *e, unsigned to);
 
 static inline struct hmem hmem_at(unsigned base, int32_t disp)
 {

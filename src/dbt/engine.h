@@ -152,16 +152,19 @@ struct learned_site {
 struct code_writes {
     uint32_t last; /* host TSC >> CODE_WRITE_SHIFT */
     uint8_t count;
-    bool checked; /* its translations check their source bytes, and it is not write-protected */
+    uint8_t backoff; /* log2 of how long it stays checked, in units of `last` */
+    bool checked;    /* its translations check their source bytes, and it is not write-protected */
 };
 
-enum { CODE_WRITE_SHIFT = 26, CODE_WRITE_LIMIT = 16 };
+enum { CODE_WRITE_SHIFT = 26, CODE_WRITE_LIMIT = 16, CODE_BACKOFF_MAX = 12, CHECKED_PAGES = 256 };
 
-enum { VERIFY_STORES = 512 };
+enum { VERIFY_STORES = 512, VERIFY_FPU = 1024 };
 
 struct verify_state {
     uint64_t regs[8], rip, host_flags;
-    uint8_t fpu[FPU_AREA_SIZE];
+    uint32_t sys_flags;
+    uint8_t shadow;
+    uint8_t fpu[VERIFY_FPU];
 };
 
 struct verify_store {
@@ -223,7 +226,9 @@ struct dbt {
     struct block *hash[1 << HASH_BITS];
     struct block *by_lin[1 << LIN_BITS];
     struct code_writes *code_writes; /* likewise */
-    struct page_ref **pages;         /* by guest-physical page, of which there are PHYSICAL_PAGES */
+    uint32_t checked[CHECKED_PAGES]; /* the pages that are */
+    unsigned checked_count;
+    struct page_ref **pages; /* by guest-physical page, of which there are PHYSICAL_PAGES */
     struct learned_site learned[1 << SITE_BITS];
 
     struct context contexts[CONTEXT_COUNT];
@@ -300,6 +305,9 @@ static inline bool block_page_is_checked(const struct dbt *d, uint32_t page)
 {
     return d->code_writes[page].checked;
 }
+/* Gives pages that have been checked for a while their protection back: innocent until proven
+ * guilty. */
+void block_expire_checked(struct dbt *d);
 /* The listener of the mmu. */
 void block_code_written(void *opaque, uint32_t page, uint32_t offset, uint32_t size);
 void block_code_unmapped(void *opaque, struct window *w, uint32_t first, uint32_t count);

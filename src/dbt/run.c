@@ -17,17 +17,26 @@
 
 #include "base/log.h"
 #include "cpu/fpu.h"
+#include "cpu/segment.h"
 
 static bool irq_deliverable(const struct vcpu *v)
 {
     return v->irq_line && (v->sys_flags & FLAG_IF) && !v->shadow;
 }
 
+/* Whether the next instruction is to be executed alone, in C: so as to trap behind it, take nothing
+   before it, or check its operands for alignment. */
+static bool stepping(const struct vcpu *v)
+{
+    return v->shadow || (v->sys_flags & FLAG_TF) ||
+           ((v->sys_flags & FLAG_AC) && segment_checks_alignment(v));
+}
+
 /* Whether dbt_dispatch has anything to do before the next instruction. */
 static bool attention(const struct vcpu *v)
 {
-    return v->kicked || v->mode_dirty || v->halted || v->shutdown || v->shadow ||
-           (v->sys_flags & FLAG_TF) || irq_deliverable(v) || (v->nmi_pending && !v->nmi_blocked);
+    return v->kicked || v->mode_dirty || v->halted || v->shutdown || stepping(v) ||
+           irq_deliverable(v) || (v->nmi_pending && !v->nmi_blocked);
 }
 
 static const void *leave(struct dbt *d, enum dbt_stop why)
@@ -104,6 +113,7 @@ static bool take_events(struct dbt *d, const void **out)
     if (v->kicked) {
         v->kicked = false;
         d->stats.kicks++;
+        block_expire_checked(d);
         fpu_park(v);
         v->ops->poll(v->ops_opaque);
     }
@@ -187,7 +197,7 @@ const void *dbt_dispatch(struct dbt *d)
             continue;
         }
         context_arm(d);
-        if (UNLIKELY((v->sys_flags & FLAG_TF) || v->shadow)) {
+        if (UNLIKELY(stepping(v))) {
             step(d);
             continue;
         }
@@ -215,6 +225,7 @@ const void *dbt_dispatch(struct dbt *d)
             d->jit.ring_sp = d->context->ring_sp;
         } else
             d->context->jump_cache[b->eip & (JUMP_CACHE_ENTRIES - 1)] = b->code;
+        v->sys_flags &= ~FLAG_RF;
         return go(d, b->code);
     }
 }
@@ -230,6 +241,7 @@ const void *dbt_continue(struct dbt *d)
 {
     if (attention(&d->cpu) || d->options.verify)
         return dbt_dispatch(d);
+    d->cpu.sys_flags &= ~FLAG_RF;
     return go(d, d->jit.stub[STUB_INDIRECT]);
 }
 
@@ -296,6 +308,7 @@ const void *dbt_callout(struct dbt *d, const struct callout *call)
         return NULL;
     }
     v->shadow = shadow;
+    d->verify.active &= call->last;
     d->jit.ring_sp += 8;
     return dbt_continue(d);
 }

@@ -9,6 +9,7 @@
  */
 #include "dbt/engine.h"
 #include "cpu/fpu.h"
+#include "cpu/segment.h"
 
 int single_fetch(struct dbt *d, struct insn *in)
 {
@@ -118,6 +119,9 @@ static int execute_copied(struct dbt *d, const struct insn *in)
             return vcpu_raise(v, VEC_UD);
         if (segment_linear(v, in->seg, ea, size, access ? access : ACCESS_READ, &gva))
             return FAULT;
+        unsigned align = size == 10 ? 8 : size;
+        if (align <= 8 && (gva & (align - 1)) && segment_checks_alignment(v))
+            return vcpu_raise_error(v, VEC_AC, 0);
         offset = gva & 63;
         skipped = bits; /* the CPU adds it once more */
         if (writes && v->mem->probe_write(v, gva, size, v->cpl == 3))
@@ -140,8 +144,6 @@ static int execute_copied(struct dbt *d, const struct insn *in)
     if (writes && v->mem->write(v, gva, v->bounce + offset, size, v->cpl == 3))
         return FAULT;
     v->rip = (uint32_t)v->rip + in->len;
-    if (!(v->seg[SEG_CS].attr & ATTR_DB))
-        v->rip &= 0xFFFF;
     return 0;
 }
 

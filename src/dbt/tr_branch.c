@@ -9,9 +9,12 @@
  */
 #include "dbt/translate.h"
 
-static void poll(struct tr *t)
+void tr_poll(struct tr *t)
 {
     struct hmem slot = hmem_at(R_CACHE, OFF_POLL);
+
+    if (t->in_shadow)
+        return;
     tr_site(t, SITE_POLL, 0);
     emit_load(&t->e, R_SEG, &slot, 4);
 }
@@ -140,7 +143,7 @@ void tr_call_near(struct tr *t)
         tr_callout(t);
         return;
     }
-    poll(t);
+    tr_poll(t);
     push_return(t);
     if (target ==
         t->next) /* how code finds its own address: not a call, and no RET will match it */
@@ -181,7 +184,7 @@ void tr_call_ind(struct tr *t)
         tr_callout(t);
         return;
     }
-    poll(t);
+    tr_poll(t);
     load_target(t, R_VAL);
     push_return(t);
     emit_mov32(&t->e, R_ADDR, R_VAL);
@@ -198,7 +201,7 @@ void tr_jmp_near(struct tr *t)
         return;
     }
     if (target <= t->eip)
-        poll(t);
+        tr_poll(t);
     tr_goto(t, target);
 }
 
@@ -241,9 +244,11 @@ void tr_jcc(struct tr *t)
     }
     tr_commit_esp(t);
     if (target <= t->eip)
-        poll(t);
+        tr_poll(t);
     add_exit(t, target, emit_jcc(&t->e, t->in.opcode & 15));
-    tr_goto(t, t->next);
+    /* Straight on where there is room for this exit and those of the last instruction. */
+    if (t->exit_count > TR_MAX_EXITS - 3)
+        tr_goto(t, t->next);
 }
 
 void tr_loop(struct tr *t)
@@ -257,7 +262,7 @@ void tr_loop(struct tr *t)
     }
     tr_commit_esp(t);
     if (target <= t->eip)
-        poll(t);
+        tr_poll(t);
     emit_lea32(e, RCX, RCX, -1);
     uint32_t zero = emit_jecxz(e);
     if (t->in.op == OP_LOOPE)
@@ -282,7 +287,7 @@ void tr_jcxz(struct tr *t)
     }
     tr_commit_esp(t);
     if (target <= t->eip)
-        poll(t);
+        tr_poll(t);
     uint32_t zero = emit_jecxz(e);
     tr_goto(t, t->next);
     emit_here8(e, zero);

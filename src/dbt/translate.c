@@ -17,13 +17,30 @@ typedef void template_fn(struct tr *t);
 
 /* What is neither copied nor executed in C. */
 static template_fn *const templates[OP_COUNT] = {
-    [OP_PUSH] = tr_push,           [OP_POP] = tr_pop,           [OP_LEAVE] = tr_leave,
-    [OP_CALL_NEAR] = tr_call_near, [OP_CALL_IND] = tr_call_ind, [OP_JMP_NEAR] = tr_jmp_near,
-    [OP_JMP_IND] = tr_jmp_ind,     [OP_RET_NEAR] = tr_ret_near, [OP_JCC] = tr_jcc,
-    [OP_LOOP] = tr_loop,           [OP_LOOPE] = tr_loop,        [OP_LOOPNE] = tr_loop,
-    [OP_JCXZ] = tr_jcxz,           [OP_MOVS] = tr_string,       [OP_STOS] = tr_string,
-    [OP_LODS] = tr_string,         [OP_CMPS] = tr_string,       [OP_SCAS] = tr_string,
+    [OP_PUSH] = tr_push,
+    [OP_POP] = tr_pop,
+    [OP_LEAVE] = tr_leave,
+    [OP_CALL_NEAR] = tr_call_near,
+    [OP_CALL_IND] = tr_call_ind,
+    [OP_JMP_NEAR] = tr_jmp_near,
+    [OP_JMP_IND] = tr_jmp_ind,
+    [OP_RET_NEAR] = tr_ret_near,
+    [OP_JCC] = tr_jcc,
+    [OP_LOOP] = tr_loop,
+    [OP_LOOPE] = tr_loop,
+    [OP_LOOPNE] = tr_loop,
+    [OP_JCXZ] = tr_jcxz,
+    [OP_MOVS] = tr_string,
+    [OP_STOS] = tr_string,
+    [OP_LODS] = tr_string,
+    [OP_CMPS] = tr_string,
+    [OP_SCAS] = tr_string,
     [OP_XLAT] = tr_xlat,
+    [OP_PUSHF] = tr_pushf,
+    [OP_CLI] = tr_cli,
+    [OP_STI] = tr_sti,
+    [OP_PUSH_SREG] = tr_push_sreg,
+    [OP_MOV_SREG_TO] = tr_mov_sreg_to,
 };
 
 bool translate_has_template(unsigned op)
@@ -63,6 +80,13 @@ void tr_commit_esp(struct tr *t)
     t->pend = 0;
 }
 
+/* MOV SS, POP SS and STI: nothing is to come between them and the next instruction. */
+static bool casts_shadow(const struct insn *in)
+{
+    return in->op == OP_STI || (in->op == OP_MOV_SREG_FROM && in->reg == SEG_SS) ||
+           (in->op == OP_POP_SREG && in->row->operand[0].reg == SEG_SS);
+}
+
 void tr_callout(struct tr *t)
 {
     struct emit *e = &t->e;
@@ -76,6 +100,7 @@ void tr_callout(struct tr *t)
     }
     call->in = t->in;
     t->callout = call;
+    t->shadow = in->row && casts_shadow(in);
     tr_commit_esp(t);
     emit_store_imm(e, &rip, t->eip, 4);
     emit_imm64(e, R_ADDR, (uint64_t)call);
@@ -156,6 +181,11 @@ static enum fetch fetch(struct tr *t, uint32_t page, uint32_t offset)
     enum decode_result r;
 
     r = decode(&t->in, mmu_page_bytes(d->mmu, page) + offset, avail, mode);
+    if (r == DECODE_TRUNCATED && (uint64_t)t->eip + avail > t->block->cs_limit &&
+        !(t->key & KEY_CS_FLAT)) {
+        vcpu_raise_error(v, VEC_GP, 0);
+        return FETCH_FAULT;
+    }
     if (r == DECODE_TRUNCATED) {
         uint32_t gva = t->eip + t->block->cs_base, page2;
         int f = context_fetch(d, (gva | PAGE_MASK) + 1, &page2);
@@ -238,7 +268,7 @@ static void check_range(struct tr *t, uint32_t page, uint32_t offset, uint32_t l
 static void check_source(struct tr *t, uint32_t entry)
 {
     struct block *b = t->block;
-    struct exit_link *link = &b->exits[TR_MAX_EXITS];
+    struct exit_link *link = &b->exits[t->exit_count];
     struct hmem chain = tr_jit(OFF_STUBS + 8 * STUB_CHAIN);
     struct emit *e = &t->e;
     uint32_t offset = b->gpa & PAGE_MASK, first = min_u32(b->len, PAGE_SIZE - offset);
@@ -274,7 +304,7 @@ static void start(struct tr *t, struct dbt *d, uint8_t *at, uint32_t room)
     t->site_count = t->exit_count = 0;
     t->callout = NULL;
     t->user = t->mixed = 0;
-    t->ended = t->single = false;
+    t->ended = t->single = t->shadow = t->in_shadow = false;
 }
 
 struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key)
@@ -289,7 +319,6 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         block_drop_all(d);
 
     struct block *b = cache_meta(c, sizeof(*b));
-    b->exits = cache_meta(c, (TR_MAX_EXITS + 1) * sizeof(*b->exits));
     b->eip = eip;
     b->cs_base = v->seg[SEG_CS].base;
     b->cs_limit = v->seg[SEG_CS].limit;
@@ -327,10 +356,12 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         }
         recall(&t, b->gpa + b->len);
         t.next = t.eip + t.in.len;
-        if (!(key & KEY_CODE32))
-            t.next &= 0xFFFF;
         t.start_esp = t.pend;
         t.callout = NULL;
+        t.in_shadow = t.shadow;
+        t.shadow = false;
+        t.last_in_page =
+            checked || offset + t.in.len >= PAGE_SIZE || b->insns + 1 == BLOCK_MAX_INSNS;
         translate_insn(&t);
         offset += t.in.len;
         b->len = (uint16_t)(b->len + t.in.len);
@@ -344,6 +375,7 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         b->page2 = NO_PAGE;
     if (!t.ended)
         tr_goto(&t, t.next);
+    b->exits = cache_meta(c, (t.exit_count + 1) * (uint32_t)sizeof(*b->exits));
     tr_tails(&t);
     if (checked)
         check_source(&t, entry);

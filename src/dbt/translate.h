@@ -15,7 +15,7 @@
 #include "dbt/emit.h"
 #include "dbt/engine.h"
 
-enum { TR_MAX_SITES = 6 * BLOCK_MAX_INSNS, TR_MAX_EXITS = 3 };
+enum { TR_MAX_SITES = 6 * BLOCK_MAX_INSNS, TR_MAX_EXITS = 16 };
 
 struct tr {
     struct dbt *d;
@@ -29,6 +29,8 @@ struct tr {
     struct callout *callout; /* of the current instruction, or NULL */
     uint8_t user, mixed;     /* what the instruction's accesses have learned: bit n for operand n */
     bool ended;              /* the block ends with this instruction */
+    bool last_in_page;       /* the next instruction is in another page */
+    bool shadow, in_shadow;  /* nothing may come behind this instruction; nor before it */
     bool single; /* for translate_single: the operand is at vcpu.bounce + single_offset */
     int32_t single_offset;
     unsigned site_count, exit_count;
@@ -82,7 +84,15 @@ void tr_jcc(struct tr *t);
 void tr_loop(struct tr *t);
 void tr_jcxz(struct tr *t);
 void tr_string(struct tr *t);
+void tr_pushf(struct tr *t);
+void tr_cli(struct tr *t);
+void tr_sti(struct tr *t);
+void tr_push_sreg(struct tr *t);
+void tr_mov_sreg_to(struct tr *t);
 void tr_xlat(struct tr *t);
+/* Loads the poll slot: faults after a kick, with nothing of the instruction done. Not in the shadow
+   of STI. */
+void tr_poll(struct tr *t);
 /* Ends the block with a jump to `eip`. */
 void tr_goto(struct tr *t, uint32_t eip);
 /* The stubs of the exits, behind the block's code. */

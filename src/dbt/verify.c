@@ -87,6 +87,8 @@ static void capture(struct verify_state *s, struct vcpu *v)
     __builtin_memcpy(s->regs, v->regs, sizeof(s->regs));
     s->rip = v->rip;
     s->host_flags = v->host_flags & FLAGS_HOST;
+    s->sys_flags = v->sys_flags;
+    s->shadow = v->shadow;
     __builtin_memcpy(s->fpu, v->fpu_area, sizeof(s->fpu));
 }
 
@@ -96,6 +98,8 @@ static void restore(const struct verify_state *s, struct vcpu *v)
     __builtin_memcpy(v->regs, s->regs, sizeof(s->regs));
     v->rip = s->rip;
     v->host_flags = s->host_flags;
+    v->sys_flags = s->sys_flags;
+    v->shadow = s->shadow;
     __builtin_memcpy(v->fpu_area, s->fpu, sizeof(s->fpu));
 }
 
@@ -129,6 +133,8 @@ const void *verify_block(struct dbt *d, struct block *b)
             check->abandoned = true;
             break;
         }
+        if (v->rip == rip) /* a REP string that gave way to an interrupt */
+            check->abandoned = true;
         if (v->rip != rip + in.len)
             break;
     }
@@ -172,7 +178,7 @@ static const char *difference(struct dbt *d, const struct verify_state *got, boo
         return "EIP";
     if (__builtin_memcmp(got->regs, want->regs, sizeof(got->regs)))
         return "general registers";
-    if (got->host_flags != want->host_flags)
+    if (got->host_flags != want->host_flags || got->sys_flags != want->sys_flags)
         return "flags";
     /* Control, status and tag words; registers; MXCSR. The pointers are the host's. */
     if (__builtin_memcmp(got->fpu, want->fpu, 5) ||
