@@ -199,6 +199,38 @@ static void a_kick_before_the_run_is_taken_at_its_start(void **state)
     bench_destroy(b);
 }
 
+/* One that comes while the one before is being served is not lost either. */
+static void kick_again(struct bench *b)
+{
+    if (b->polls < 5)
+        raise(DBT_KICK_SIGNAL);
+    else
+        b->v->stop = true;
+}
+
+static void is_kicked_while_polling(struct bench *b)
+{
+    struct kicker k;
+
+    BENCH_LOAD(b, CODE, jumps_to_itself);
+    b->on_poll = kick_again;
+    kicker_start(&k, b, 500, 0);
+    bench_arm_watchdog(b, 20);
+    assert_int_equal(dbt_run(b->d), DBT_STOPPED);
+    bench_arm_watchdog(b, 0);
+    kicker_stop(&k);
+    b->v->stop = false;
+    b->on_poll = NULL;
+    assert_false(b->ran_too_long);
+    assert_int_equal(b->polls, 5);
+}
+
+static void a_kick_during_a_poll_makes_for_another(void **state)
+{
+    (void)state;
+    bench_everywhere(is_kicked_while_polling);
+}
+
 /* ---- registers and flags survive kicks ---- */
 
 /* Carries on a computation in all registers and flags, however often it is interrupted. */
@@ -584,6 +616,7 @@ int main(void)
         cmocka_unit_test(kicks_stop_every_loop),
         cmocka_unit_test(kicks_stop_every_loop_of_user_code),
         cmocka_unit_test(a_kick_before_the_run_is_taken_at_its_start),
+        cmocka_unit_test(a_kick_during_a_poll_makes_for_another),
         cmocka_unit_test(kicks_disturb_nothing),
         cmocka_unit_test(interrupts_are_delivered_to_a_busy_guest),
         cmocka_unit_test(a_pending_interrupt_comes_when_it_is_enabled),
