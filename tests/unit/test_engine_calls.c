@@ -151,6 +151,53 @@ static void calls_through_registers_and_memory(void **state)
     bench_everywhere(called_indirectly);
 }
 
+/* Frames with locals, ENTER and LEAVE, pushes of all widths, PUSHA and POPA. */
+GUEST(frames, "mov $0x12345678, %ebp\n"
+              "push $1\n"
+              "push $2\n"
+              "call 1f\n"
+              "add $8, %esp\n"
+              "mov %ebp, %ecx\n"
+              "hlt\n"
+              "1: push %ebp\n"
+              "mov %esp, %ebp\n"
+              "sub $0x20, %esp\n"
+              "mov 8(%ebp), %eax\n"
+              "shl $4, %eax\n"
+              "add 12(%ebp), %eax\n"
+              "mov %eax, -4(%ebp)\n"
+              "push %ax\n"
+              "pushw $7\n"
+              "pop %edx\n"
+              "call 2f\n"
+              "mov -4(%ebp), %eax\n"
+              "leave\n"
+              "ret\n"
+              "2: enter $16, $0\n"
+              "pusha\n"
+              "mov %esp, %ebx\n"
+              "xor %eax, %eax\n"
+              "popa\n"
+              "sub %esp, %ebx\n"
+              "leave\n"
+              "ret\n");
+
+static void makes_frames(struct bench *b)
+{
+    BENCH_LOAD(b, CODE, frames);
+    bench_run(b);
+    assert_int_equal(bench_reg(b, REG_AX), 0x21);
+    assert_int_equal(bench_reg(b, REG_DX), 0x210007);
+    assert_int_equal(bench_reg(b, REG_CX), 0x12345678);
+    assert_int_equal(bench_reg(b, REG_SP), STACK);
+}
+
+static void functions_have_frames(void **state)
+{
+    (void)state;
+    bench_everywhere(makes_frames);
+}
+
 GUEST(deep, "mov $5000, %ecx\n"
             "call 1f\n"
             "hlt\n"
@@ -511,6 +558,7 @@ int main(void)
         cmocka_unit_test(returns_go_where_the_stack_says),
         cmocka_unit_test(code_finds_its_own_address_by_a_call),
         cmocka_unit_test(calls_through_registers_and_memory),
+        cmocka_unit_test(functions_have_frames),
         cmocka_unit_test(recursion_may_be_deeper_than_the_ring),
         cmocka_unit_test(returns_may_outnumber_calls),
         cmocka_unit_test(calls_may_be_abandoned),
