@@ -66,6 +66,8 @@ struct exit_link {
     bool stale;           /* not an exit: the source bytes of `from` have changed */
 };
 
+enum { TRAP_KICK = -1 };
+
 enum site_kind { SITE_MEM, SITE_POLL, SITE_PROBE };
 
 enum { OPERAND_BOTH = 2 };
@@ -216,7 +218,7 @@ struct dbt {
     enum dbt_stop stopped;
     uint32_t drops; /* changes whenever a block is dropped */
 
-    struct { /* the fault that brought dbt_fault in */
+    struct { /* the fault that brought dbt_fault in; trap: the host's vector, or TRAP_KICK */
         int trap;
         uint32_t error;
         uint64_t address;

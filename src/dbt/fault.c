@@ -30,22 +30,39 @@ static bool in_cache(const struct dbt *d, uint64_t pc)
     return pc - (uint64_t)d->cache.rx < d->cache.size;
 }
 
-static void on_fault(int sig, siginfo_t *info, void *context)
+/* Sends the frame, in translated code, to dbt_stub_fault. */
+static void leave_frame(struct dbt *d, greg_t *g, int trap)
 {
     static const int order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
                                   REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
                                   REG_R12, REG_R13, REG_R14, REG_R15};
+
+    for (unsigned i = 0; i < 16; i++)
+        d->jit.frame[i] = (uint64_t)g[order[i]];
+    d->jit.frame_rip = (uint64_t)g[REG_RIP];
+    d->jit.frame_flags = (uint64_t)g[REG_EFL];
+    d->fault.trap = trap;
+    d->fault.error = (uint32_t)g[REG_ERR];
+    d->fault.address = (uint64_t)g[REG_CR2];
+    g[REG_RIP] = (greg_t)dbt_stub_fault;
+    g[REG_RSP] = (greg_t)d->jit.c_sp;
+    g[REG_EFL] &= ~(greg_t)(FLAG_DF | FLAG_TF | FLAG_AC | FLAG_NT | FLAG_RF);
+}
+
+static void on_fault(int sig, siginfo_t *info, void *context)
+{
     greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
     struct dbt *d = current;
     uint64_t pc = (uint64_t)g[REG_RIP];
 
-    (void)info;
-    if (!d || !in_cache(d, pc)) {
+    if (info->si_code <= 0 || !d || !in_cache(d, pc)) {
         for (unsigned i = 0; i < ARRAY_LEN(signals); i++) {
             if (signals[i] == sig)
-                sigaction(sig, &previous[i],
-                          NULL); /* the instruction faults again, into what was there */
+                sigaction(sig, &previous[i], NULL);
         }
+        /* Unless somebody sent it, the instruction faults again, into what was there. */
+        if (info->si_code <= 0)
+            raise(sig);
         return;
     }
     if (pc < (uint64_t)d->cache.rx + SINGLE_CODE_SIZE) {
@@ -53,16 +70,17 @@ static void on_fault(int sig, siginfo_t *info, void *context)
         g[REG_RIP] = (greg_t)dbt_stub_single_fault;
         return;
     }
-    for (unsigned i = 0; i < 16; i++)
-        d->jit.frame[i] = (uint64_t)g[order[i]];
-    d->jit.frame_rip = pc;
-    d->jit.frame_flags = (uint64_t)g[REG_EFL];
-    d->fault.trap = (int)g[REG_TRAPNO];
-    d->fault.error = (uint32_t)g[REG_ERR];
-    d->fault.address = (uint64_t)g[REG_CR2];
-    g[REG_RIP] = (greg_t)dbt_stub_fault;
-    g[REG_RSP] = (greg_t)d->jit.c_sp;
-    g[REG_EFL] &= ~(greg_t)(FLAG_DF | FLAG_TF | FLAG_AC | FLAG_NT | FLAG_RF);
+    leave_frame(d, g, (int)g[REG_TRAPNO]);
+}
+
+/* A REP string is a safe point between its elements: F3 or F2, by itself or behind 66, then A4-A7,
+ * AA-AF. */
+static bool at_rep_string(const uint8_t *pc)
+{
+    if (*pc == 0x66)
+        pc++;
+    return (pc[0] == 0xF3 || pc[0] == 0xF2) && pc[1] >= 0xA4 && pc[1] <= 0xAF && pc[1] != 0xA8 &&
+           pc[1] != 0xA9;
 }
 
 static void on_kick(int sig, siginfo_t *info, void *context)
@@ -80,6 +98,9 @@ static void on_kick(int sig, siginfo_t *info, void *context)
     if (in_cache(d, pc) ||
         pc - (uint64_t)dbt_stubs_begin < (size_t)(dbt_stubs_end - dbt_stubs_begin))
         g[REG_R14] = (greg_t)d->all_miss;
+    if (in_cache(d, pc) && pc >= (uint64_t)d->cache.rx + SINGLE_CODE_SIZE &&
+        at_rep_string((const uint8_t *)pc))
+        leave_frame(d, g, TRAP_KICK);
 }
 
 static void install(void)

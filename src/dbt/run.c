@@ -420,7 +420,7 @@ const void *dbt_fault(struct dbt *d)
     if (!site)
         return unexpected(d, b);
     restore_guest(d, b, site);
-    if (site->kind == SITE_POLL) {
+    if (site->kind == SITE_POLL || d->fault.trap == TRAP_KICK) {
         d->stats.polls++;
         d->verify.active = false;
         return dbt_dispatch(d);

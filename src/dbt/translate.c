@@ -188,6 +188,10 @@ static enum fetch fetch(struct tr *t, uint32_t page, uint32_t offset)
     }
     if (r == DECODE_TRUNCATED) {
         uint32_t gva = t->eip + t->block->cs_base, page2;
+        if (!(t->key & KEY_CS_FLAT) && (uint64_t)t->eip + avail > t->block->cs_limit) {
+            vcpu_raise_error(v, VEC_GP, 0);
+            return FETCH_FAULT;
+        }
         int f = context_fetch(d, (gva | PAGE_MASK) + 1, &page2);
         if (f == FAULT)
             return FETCH_FAULT;
@@ -361,7 +365,7 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         t.in_shadow = t.shadow;
         t.shadow = false;
         t.last_in_page =
-            checked || offset + t.in.len >= PAGE_SIZE || b->insns + 1 == BLOCK_MAX_INSNS;
+            checked || offset + t.in.len >= PAGE_SIZE || b->insns + 1 == BLOCK_MAX_INSNS || checked;
         translate_insn(&t);
         offset += t.in.len;
         b->len = (uint16_t)(b->len + t.in.len);
