@@ -474,6 +474,97 @@ static void hidden_features_are_not_executed(void **state)
     bench_destroy(b);
 }
 
+/* ---- flags and selectors as the guest reads them ---- */
+
+GUEST(reads_state, "push $0x247ED5\n" /* ID, AC, NT, IOPL 3, OF, DF, IF, SF, ZF, AF, PF, CF */
+                   "popf\n"
+                   "pushf\n"
+                   "pop %eax\n"
+                   "cli\n"
+                   "pushf\n"
+                   "pop %ebx\n"
+                   "sti\n"
+                   "nop\n"
+                   "pushf\n"
+                   "pop %ecx\n"
+                   "push $0\n"
+                   "popf\n"
+                   "pushfw\n"
+                   "pushf\n"
+                   "pop %edx\n"
+                   "add $2, %esp\n"
+                   "movl $-1, 0x300000\n"
+                   "movl $-1, 0x300004\n"
+                   "mov %ss, 0x300000\n"
+                   "mov %cs, %esi\n"
+                   "mov $-1, %edi\n"
+                   "mov %ds, %di\n"
+                   "push %es\n"
+                   "pop %ebp\n"
+                   "mov %esp, 0x300008\n"
+                   "mov %ds, %esp\n"
+                   "mov %esp, 0x300004\n"
+                   "mov 0x300008, %esp\n"
+                   "hlt\n");
+
+static void reads_own_state(struct bench *b)
+{
+    BENCH_LOAD(b, CODE, reads_state);
+    bench_run(b);
+    assert_int_equal(bench_reg(b, REG_AX), 0x247ED7);
+    assert_int_equal(bench_reg(b, REG_BX), 0x247CD7);
+    assert_int_equal(bench_reg(b, REG_CX), 0x247ED7);
+    assert_int_equal(bench_reg(b, REG_DX), 2);
+    assert_int_equal(bench_reg(b, REG_SI), SEL_CODE0);
+    assert_int_equal(bench_reg(b, REG_DI), 0xFFFF0000 | SEL_DATA0);
+    assert_int_equal(bench_reg(b, REG_BP), SEL_DATA0);
+    assert_int_equal(bench_get32(b, DATA), 0xFFFF0000 | SEL_DATA0);
+    assert_int_equal(bench_get32(b, DATA + 4), SEL_DATA0);
+    assert_int_equal(bench_reg(b, REG_SP), STACK);
+}
+
+/* In ring 3 POPF leaves IOPL alone, and IF where IOPL is 0. */
+GUEST(reads_state_3, "push $0x247ED5\n"
+                     "popf\n"
+                     "pushf\n"
+                     "pop %eax\n"
+                     "mov %cs, %esi\n"
+                     "mov %ss, %edi\n"
+                     "push %ds\n"
+                     "pop %ebp\n"
+                     "1: sti\n"
+                     "hlt\n");
+
+static void reads_own_state_in_ring_3(struct bench *b)
+{
+    bench_paging(b, PT_P | PT_W | PT_U);
+    bench_ring3(b);
+    BENCH_LOAD(b, CODE, reads_state_3);
+    struct bench_frame f = bench_run_to(b, VEC_GP);
+    assert_int_equal(f.eip, CODE + (uint32_t)(reads_state_3_end - reads_state_3) - 2);
+    assert_int_equal(bench_reg(b, REG_AX), 0x244CD7);
+    assert_int_equal(bench_reg(b, REG_SI), SEL_CODE3);
+    assert_int_equal(bench_reg(b, REG_DI), SEL_DATA3);
+    assert_int_equal(bench_reg(b, REG_BP), SEL_DATA3);
+
+    /* With IOPL 3 it may: HLT is what faults then. */
+    bench_reset(b);
+    bench_paging(b, PT_P | PT_W | PT_U);
+    bench_ring3(b);
+    vcpu_set_eflags(b->v, FLAG_IOPL);
+    f = bench_run_to(b, VEC_GP);
+    assert_int_equal(f.eip, CODE + (uint32_t)(reads_state_3_end - reads_state_3) - 1);
+    assert_int_equal(bench_reg(b, REG_AX), 0x247ED7);
+    assert_int_equal(f.eflags & FLAG_IF, FLAG_IF);
+}
+
+static void the_guest_reads_flags_and_selectors_of_its_own(void **state)
+{
+    (void)state;
+    bench_everywhere(reads_own_state);
+    bench_everywhere(reads_own_state_in_ring_3);
+}
+
 /* ---- rings ---- */
 
 /* User code calls the kernel by INT, which looks at its frame and returns, 1000 times. */
@@ -525,6 +616,7 @@ int main(void)
         cmocka_unit_test(the_trap_flag_traps_behind_each_instruction),
         cmocka_unit_test(guest_flags_and_fpu_state_never_reach_c),
         cmocka_unit_test(hidden_features_are_not_executed),
+        cmocka_unit_test(the_guest_reads_flags_and_selectors_of_its_own),
         cmocka_unit_test(rings_change_and_change_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
