@@ -351,6 +351,10 @@ int mmu_fetch_page(struct vcpu *v, struct window *w, uint32_t gva, uint32_t *pag
                 snapshot_forget(w, s, i);
             if (verdict == ENTRY_DROP && mapped)
                 host_unmap(w, gva >> PAGE_SHIFT, 1);
+            if (verdict == ENTRY_READ_ONLY && mapped && bit_test(slot->writable, i)) {
+                bit_clear(slot->writable, i);
+                host_protect(w, gva >> PAGE_SHIFT, 1, false);
+            }
         }
         entry_put(slot->copy, i, window_wide(w), t.entry);
     }

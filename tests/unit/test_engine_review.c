@@ -1,0 +1,238 @@
+/*
+ * Corners that a review of the engine found: interrupt shadows before instructions that poll, code
+ * that runs to the end of a 16-bit segment, alignment checks, rights that fall on a page with code.
+ */
+#include "engine_bench.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "dbt/dbt.h"
+
+/* ---- shadows ---- */
+
+struct kicker {
+    pthread_t victim, thread;
+    atomic_bool done;
+};
+
+static void *kick(void *opaque)
+{
+    struct kicker *k = opaque;
+    while (!atomic_load(&k->done)) {
+        pthread_kill(k->victim, DBT_KICK_SIGNAL);
+        usleep(20);
+    }
+    return NULL;
+}
+
+static void raise_line(struct bench *b)
+{
+    b->v->irq_line = b->v->sys_flags & FLAG_IF;
+}
+
+/* STI before a jump backwards, a call and a loop. The handler counts at DATA, and mistakes, which
+   are frames whose EIP is that of the instruction behind STI, at DATA + 4. */
+GUEST(polls_in_shadow, "mov $0x7FFFFFFF, %edi\n"
+                       "jmp 2f\n"
+                       "1: cli\n"
+                       "mov $2, %ecx\n"
+                       "jmp 5f\n"
+                       "2: cli\n"
+                       "sti\n"
+                       "3: jmp 1b\n"
+                       "5: sti\n"
+                       "6: call 7f\n"
+                       "7: pop %eax\n"
+                       "cli\n"
+                       "sti\n"
+                       "8: loop 8b\n"
+                       "cmpl $300, 0x300000\n"
+                       "jae 9f\n"
+                       "dec %edi\n"
+                       "jnz 2b\n"
+                       "9: cli\n"
+                       "hlt\n"
+                       ".org 0x1000\n"
+                       "incl 0x300000\n"
+                       "cmpl $" AT("3b") ", (%esp)\n"
+                                         "je 1f\n"
+                                         "cmpl $" AT("6b") ", (%esp)\n"
+                                                           "je 1f\n"
+                                                           "cmpl $" AT("8b") ", (%esp)\n"
+                                                                             "jne 2f\n"
+                                                                             "cmp $2, %ecx\n"
+                                                                             "jne 2f\n"
+                                                                             "1: incl 0x300004\n"
+                                                                             "2: iret\n");
+
+static void keeps_shadows(struct bench *b)
+{
+    struct kicker k = {.victim = pthread_self()};
+
+    bench_gate(b, 0x40, CODE + 0x1000, 0x8E);
+    b->vector = 0x40;
+    bench_put32(b, DATA, 0);
+    bench_put32(b, DATA + 4, 0);
+    BENCH_LOAD(b, CODE, polls_in_shadow);
+    b->on_poll = raise_line;
+    assert_int_equal(pthread_create(&k.thread, NULL, kick, &k), 0);
+    bench_run(b);
+    atomic_store(&k.done, true);
+    pthread_join(k.thread, NULL);
+    b->v->kicked = false;
+    b->on_poll = NULL;
+    b->v->irq_line = false;
+    assert_true(bench_get32(b, DATA) > 50);
+    assert_int_equal(bench_get32(b, DATA + 4), 0);
+}
+
+static void nothing_comes_between_sti_and_an_instruction_that_polls(void **state)
+{
+    (void)state;
+    bench_scenario_with(keeps_shadows, &(struct dbt_options){.no_bmi2 = true});
+    bench_scenario_with(keeps_shadows, NULL);
+}
+
+/* ---- the end of a 16-bit segment ---- */
+
+static void runs_to_the_end(struct bench *b)
+{
+    /* INC AX twice, ending at FFFFh of a segment at CODE with a limit of 64 KiB. */
+    bench_write(b, CODE + 0xFFFE, "\x40\x40", 2);
+    bench_write(b, CODE, "\xF4", 1);
+    bench_descriptor(b, SEL_TEST, CODE, 0xFFFF, 0x009B);
+    bench_segment(b, SEG_CS, SEL_TEST);
+    b->v->rip = 0xFFFE;
+    b->v->regs[REG_AX] = 0;
+    struct bench_frame f = bench_run_to(b, VEC_GP);
+    assert_int_equal(f.error, 0);
+    assert_int_equal(f.eip, 0x10000);
+    assert_int_equal(bench_reg(b, REG_AX), 2);
+}
+
+static void code_does_not_wrap_at_the_end_of_a_16_bit_segment(void **state)
+{
+    (void)state;
+    bench_everywhere(runs_to_the_end);
+}
+
+/* A 16-bit segment with a limit of 4 GiB: EIP is not cut but by branches. */
+static void runs_on(struct bench *b)
+{
+    bench_write(b, CODE + 0xFFFE, "\x40\x40\x40\xF4", 4);
+    bench_write(b, CODE, "\xF4", 1);
+    bench_descriptor(b, SEL_TEST, CODE, 0xFFFFF, 0x809B);
+    bench_segment(b, SEG_CS, SEL_TEST);
+    b->v->rip = 0xFFFE;
+    b->v->regs[REG_AX] = 0;
+    assert_int_equal(bench_run(b), 0x10002);
+    assert_int_equal(bench_reg(b, REG_AX), 3);
+}
+
+static void code_goes_on_behind_64k_of_a_larger_16_bit_segment(void **state)
+{
+    (void)state;
+    bench_everywhere(runs_on);
+}
+
+/* ---- alignment ---- */
+
+GUEST(misaligned, "mov $0x300001, %esi\n"
+                  "mov (%esi), %al\n"
+                  "1: mov (%esi), %eax\n"
+                  "hlt\n");
+GUEST(misaligned_push, "mov $0x6FFFE, %esp\n"
+                       "1: push %eax\n"
+                       "hlt\n");
+GUEST(misaligned_string, "mov $0x300002, %edi\n"
+                         "stosw\n"
+                         "mov $0x300002, %edi\n"
+                         "mov $4, %ecx\n"
+                         "1: rep stosl\n"
+                         "hlt\n");
+
+static void check_alignment(struct bench *b, const uint8_t *begin, const uint8_t *end, uint32_t eip)
+{
+    bench_reset(b);
+    bench_load(b, CODE, begin, end);
+    b->v->cr0 |= CR0_AM;
+    bench_ring3(b);
+    vcpu_set_eflags(b->v, FLAG_AC);
+    struct bench_frame f = bench_run_to(b, VEC_AC);
+    assert_int_equal(f.error, 0);
+    assert_int_equal(f.eip, CODE + eip);
+    assert_true(f.eflags & FLAG_AC);
+}
+
+static void checks_alignment(struct bench *b)
+{
+    check_alignment(b, misaligned, misaligned_end, 7);
+    check_alignment(b, misaligned_push, misaligned_push_end, 5);
+    check_alignment(b, misaligned_string, misaligned_string_end, 17);
+    /* Without AM nothing is checked: user code may not HLT. */
+    bench_reset(b);
+    BENCH_LOAD(b, CODE, misaligned);
+    bench_ring3(b);
+    vcpu_set_eflags(b->v, FLAG_AC);
+    assert_int_equal(bench_run_to(b, VEC_GP).eip, CODE + 9);
+}
+
+static void user_code_is_checked_for_alignment(void **state)
+{
+    (void)state;
+    bench_everywhere(checks_alignment);
+}
+
+/* ---- rights that fall ---- */
+
+/* At DATA stand functions and a counter. It is written and executed in turn, so that its blocks
+   come to check themselves and the page stays writable; then its entry is made read-only, another
+   function there called (whose fetch sees the new entry), and the entry flushed. The last write
+   must fault. The fetch is what the review was about. */
+GUEST(rights_fall, "mov $100, %ecx\n"
+                   "1: incl 0x300800\n"
+                   "call *%ebx\n"
+                   "dec %ecx\n"
+                   "jnz 1b\n"
+                   "andl $~2, (%edi)\n"
+                   "add $0x10, %ebx\n"
+                   "call *%ebx\n"
+                   "invlpg 0x300000\n"
+                   "2: incl 0x300800\n"
+                   "hlt\n");
+
+static void fetches_a_page_whose_rights_fell(struct bench *b)
+{
+    static const uint8_t functions[32] = {[0] = 0x40, 0xC3, [16] = 0x40, 0xC3};
+
+    bench_paging(b, PT_P | PT_W);
+    bench_flush(b);
+    BENCH_LOAD(b, CODE, rights_fall);
+    bench_write(b, DATA, functions, sizeof(functions));
+    b->v->regs[REG_BX] = DATA;
+    b->v->regs[REG_DI] = bench_pte_gpa(DATA);
+    b->v->regs[REG_AX] = 0;
+    struct bench_frame f = bench_run_to(b, VEC_PF);
+    assert_int_equal(f.error, 3);
+    assert_int_equal(b->v->cr2, DATA + 0x800);
+    assert_int_equal(bench_reg(b, REG_AX), 101);
+}
+
+static void a_page_with_code_becomes_read_only_at_invlpg(void **state)
+{
+    (void)state;
+    bench_everywhere(fetches_a_page_whose_rights_fell);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nothing_comes_between_sti_and_an_instruction_that_polls),
+        cmocka_unit_test(code_does_not_wrap_at_the_end_of_a_16_bit_segment),
+        cmocka_unit_test(code_goes_on_behind_64k_of_a_larger_16_bit_segment),
+        cmocka_unit_test(user_code_is_checked_for_alignment),
+        cmocka_unit_test(a_page_with_code_becomes_read_only_at_invlpg),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
