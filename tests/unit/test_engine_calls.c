@@ -321,6 +321,52 @@ static void stacks_may_take_turns(void **state)
     bench_everywhere(takes_turns);
 }
 
+/* Flags pass through calls, returns that match and that do not, and jumps of every kind. */
+GUEST(carries_flags, "push %eax\n"
+                     "popf\n"
+                     "call 1f\n"
+                     "call *%ebx\n"
+                     "jmp *%ecx\n"
+                     "hlt\n"
+                     "1: ret\n"
+                     ".org 0x100\n"
+                     "ret\n"
+                     ".org 0x200\n"
+                     "push $" AT("2f") "\n"
+                                       "ret\n"
+                                       "2: jmp 3f\n"
+                                       ".org 0x1300\n"
+                                       "3: pushf\n"
+                                       "pop %edx\n"
+                                       "cld\n"
+                                       "hlt\n");
+
+static void flags_are_carried(struct bench *b)
+{
+    static const uint32_t flags[] = {FLAG_CF, FLAG_PF, FLAG_AF, FLAG_ZF, FLAG_SF, FLAG_OF, FLAG_DF};
+
+    BENCH_LOAD(b, CODE, carries_flags);
+    for (unsigned set = 0; set < 1u << ARRAY_LEN(flags); set++) {
+        uint32_t value = 2;
+        for (unsigned i = 0; i < ARRAY_LEN(flags); i++)
+            value |= set >> i & 1 ? flags[i] : 0;
+        b->v->rip = CODE;
+        b->v->regs[REG_AX] = value;
+        b->v->regs[REG_BX] = CODE + 0x100;
+        b->v->regs[REG_CX] = CODE + 0x200;
+        bench_run(b);
+        assert_int_equal(bench_reg(b, REG_DX), value);
+        assert_int_equal(bench_reg(b, REG_CX), CODE + 0x200);
+        assert_int_equal(bench_reg(b, REG_AX), value);
+    }
+}
+
+static void control_transfer_leaves_the_flags_alone(void **state)
+{
+    (void)state;
+    bench_everywhere(flags_are_carried);
+}
+
 /* ---- jumps ---- */
 
 /* Sixteen targets whose addresses agree in the low twelve bits, so that they share an entry of the
@@ -563,6 +609,7 @@ int main(void)
         cmocka_unit_test(returns_may_outnumber_calls),
         cmocka_unit_test(calls_may_be_abandoned),
         cmocka_unit_test(stacks_may_take_turns),
+        cmocka_unit_test(control_transfer_leaves_the_flags_alone),
         cmocka_unit_test(jumps_that_share_a_cache_entry_go_where_they_should),
         cmocka_unit_test(jumps_with_entries_of_their_own_go_where_they_should),
         cmocka_unit_test(warm_jumps_and_calls_do_not_come_to_c),

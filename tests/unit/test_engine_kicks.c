@@ -231,6 +231,61 @@ static void a_kick_during_a_poll_makes_for_another(void **state)
     bench_everywhere(is_kicked_while_polling);
 }
 
+/*
+ * Single kicks at thousands of moments: were one lost, nothing would stop the guest. What matters
+ * is C that is about to go back into translated code, so the guests are full of that: instructions
+ * executed in C, hidden faults, jumps that are looked up.
+ */
+GUEST(meets_c_always, "1: cpuid\n"
+                      "mov 0xF00000, %eax\n" /* not mapped: see the INVLPG */
+                      "invlpg 0xF00000\n"
+                      "mov $0x200800, %eax\n"
+                      "call *%eax\n"
+                      "jmp 1b\n"
+                      ".org 0x800\n"
+                      "xor $0x800, %eax\n" /* another target each time round */
+                      "ret\n");
+
+static void stop_at_once(struct bench *b)
+{
+    b->v->stop = true;
+}
+
+static void no_kick_is_lost_with(const struct dbt_options *options, unsigned trials)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = DBT_KICK_SIGNAL};
+    struct bench *b = bench_create_with(options, 0);
+    uint32_t random = 1;
+    timer_t timer;
+
+    event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+    assert_int_equal(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+    bench_paging(b, PT_P | PT_W);
+    BENCH_LOAD(b, CODE, meets_c_always);
+    b->on_poll = stop_at_once;
+    bench_arm_watchdog(b, 20);
+    for (unsigned i = 0; i < trials; i++) {
+        random = random * 1664525 + 1013904223;
+        struct itimerspec once = {.it_value.tv_nsec = 1000 + (random >> 8) % 60000};
+        /* As INVLPG drops what is mapped only if the entry has changed, change it. */
+        bench_map(b, 0xF00000, 0xF00000 + (i & 1) * PAGE_SIZE, PT_P | PT_W);
+        timer_settime(timer, 0, &once, NULL);
+        assert_int_equal(dbt_run(b->d), DBT_STOPPED);
+        assert_false(b->ran_too_long);
+        b->v->stop = false;
+    }
+    timer_delete(timer);
+    bench_destroy(b);
+}
+
+static void no_kick_is_lost_at_any_moment(void **state)
+{
+    (void)state;
+    no_kick_is_lost_with(NULL, 6000);
+    no_kick_is_lost_with(&(struct dbt_options){.verify = true}, 1000);
+    no_kick_is_lost_with(&(struct dbt_options){.no_bmi2 = true, .no_fsgsbase = true}, 2000);
+}
+
 /* ---- registers and flags survive kicks ---- */
 
 /* Carries on a computation in all registers and flags, however often it is interrupted. */
@@ -617,6 +672,7 @@ int main(void)
         cmocka_unit_test(kicks_stop_every_loop_of_user_code),
         cmocka_unit_test(a_kick_before_the_run_is_taken_at_its_start),
         cmocka_unit_test(a_kick_during_a_poll_makes_for_another),
+        cmocka_unit_test(no_kick_is_lost_at_any_moment),
         cmocka_unit_test(kicks_disturb_nothing),
         cmocka_unit_test(interrupts_are_delivered_to_a_busy_guest),
         cmocka_unit_test(a_pending_interrupt_comes_when_it_is_enabled),
