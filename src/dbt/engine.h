@@ -99,6 +99,7 @@ struct block {
     struct block *hash_next, *lin_next[2];
     struct exit_link *incoming, *exits;
     struct fault_site *sites;
+    uint16_t *starts; /* where each instruction's host code begins; only while out_asm is on */
 };
 
 enum { NO_PAGE = 0xFFFFFFFF };

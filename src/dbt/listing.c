@@ -5,6 +5,8 @@
 #include "base/log.h"
 #include "cpu/fpu.h"
 
+#define HOST_INDENT "                "
+
 /* Prints up to `len` bytes of code, an instruction a line. */
 static void disassemble(cs_mode mode, const char *indent, const uint8_t *bytes, size_t len,
                         uint64_t address)
@@ -23,17 +25,6 @@ static void disassemble(cs_mode mode, const char *indent, const uint8_t *bytes, 
     if (count)
         cs_free(insn, count);
     cs_close(&handle);
-}
-
-/* Where the guest instruction at offset `guest` begins in the host code, as the fault sites tell;
-   the host code of instructions without a site stands under the one before. */
-static uint32_t host_begin(const struct block *b, uint32_t guest)
-{
-    for (unsigned i = 0; i < b->site_count; i++) {
-        if (b->sites[i].guest >= guest)
-            return b->sites[i].host;
-    }
-    return b->code_len;
 }
 
 static unsigned copy_guest(struct dbt *d, const struct block *b, uint8_t *bytes)
@@ -62,17 +53,16 @@ void listing_block(struct dbt *d, const struct block *b)
         disassemble(guest_mode, "  ", bytes, len, b->eip);
         return;
     }
-    uint32_t host = 0;
-    for (uint32_t at = 0; at < len;) {
+    for (uint32_t at = 0, n = 0; at < len && b->starts; n++) {
         struct insn in;
         decode(&in, bytes + at, len - at, mode);
         unsigned step = in.len ? in.len : 1;
-        uint32_t end = at + step >= len ? b->code_len : host_begin(b, at + step);
+        uint32_t host = b->starts[n], end = n + 1 < b->insns ? b->starts[n + 1] : b->code_len;
+        if (!n) /* the tag check */
+            disassemble(CS_MODE_64, HOST_INDENT, b->code, b->starts[0], (uint64_t)b->code);
         if (log_on(LOG_IN_ASM))
             disassemble(guest_mode, "  ", bytes + at, step, b->eip + at);
-        disassemble(CS_MODE_64, "                ", b->code + host, end - host,
-                    (uint64_t)b->code + host);
-        host = end;
+        disassemble(CS_MODE_64, HOST_INDENT, b->code + host, end - host, (uint64_t)b->code + host);
         at += step;
     }
 }

@@ -119,6 +119,8 @@ static int execute_copied(struct dbt *d, const struct insn *in)
             return vcpu_raise(v, VEC_UD);
         if (segment_linear(v, in->seg, ea, size, access ? access : ACCESS_READ, &gva))
             return FAULT;
+        if ((row->attr & A_ALIGNED) && (gva & (size - 1)))
+            return vcpu_raise_error(v, VEC_GP, 0);
         unsigned align = size == 10 ? 8 : size;
         if (align <= 8 && (gva & (align - 1)) && segment_checks_alignment(v))
             return vcpu_raise_error(v, VEC_AC, 0);

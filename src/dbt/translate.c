@@ -316,6 +316,7 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
     uint64_t began = __builtin_ia32_rdtsc();
     struct cache *c = &d->cache;
     struct vcpu *v = &d->cpu;
+    uint16_t starts[BLOCK_MAX_INSNS];
     struct tr t;
 
     if (c->size - c->used < BLOCK_ROOM || c->meta_size - c->meta_used < META_ROOM ||
@@ -366,6 +367,7 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         t.shadow = false;
         t.last_in_page =
             checked || offset + t.in.len >= PAGE_SIZE || b->insns + 1 == BLOCK_MAX_INSNS || checked;
+        starts[b->insns] = (uint16_t)emit_offset(&t.e);
         translate_insn(&t);
         offset += t.in.len;
         b->len = (uint16_t)(b->len + t.in.len);
@@ -393,6 +395,8 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
     }
     __builtin_memcpy(b->sites, t.sites, t.site_count * sizeof(*b->sites));
     b->site_count = (uint16_t)t.site_count;
+    if (UNLIKELY(log_on(LOG_OUT_ASM)) && (b->starts = cache_meta(c, sizeof(starts))))
+        __builtin_memcpy(b->starts, starts, sizeof(starts));
     b->code_len = emit_offset(&t.e);
     c->used += (b->code_len + 15) & ~15u;
     block_insert(d, b);

@@ -78,6 +78,8 @@ static int log_cmpxchg32(struct vcpu *v, uint32_t gva, uint32_t *old, uint32_t v
 
 bool verify_checks(const struct insn *in)
 {
+    if (in->op == OP_RDRAND || in->op == OP_RDSEED) /* never the same twice */
+        return false;
     return in->row && ((in->row->attr & A_COPY) || translate_has_template(in->op));
 }
 
