@@ -1,6 +1,6 @@
 /*
- * Compares how a case ended on both sides: registers, flags but for undefined ones, FPU state but for its
- * instruction and data pointers, memory, and the exception that ended it.
+ * Compares how a case ended on both sides: registers, flags but for undefined ones, FPU state but
+ * for its instruction and data pointers, memory, and the exception that ended it.
  */
 #ifndef DIFF_COMPARE_H
 #define DIFF_COMPARE_H
@@ -38,11 +38,12 @@ enum difference {
 };
 
 /* Set of enum difference; with `print`, both values of each, one a line. */
-unsigned compare_outcome(const struct testcase *c, const struct guest *g, const struct outcome *native,
-                         const struct outcome *guest, uint32_t undef, bool print);
+unsigned compare_outcome(const struct testcase *c, const struct guest *g,
+                         const struct outcome *native, const struct outcome *guest, uint32_t undef,
+                         bool print);
 /* Adds the pages that differ, even where that is allowed, to `dirty`. */
-unsigned compare_memory(const struct testcase *c, const struct guest *g, const struct outcome *native,
-                        uint32_t *dirty, bool print);
+unsigned compare_memory(const struct testcase *c, const struct guest *g,
+                        const struct outcome *native, uint32_t *dirty, bool print);
 void compare_print_names(unsigned differences);
 
 #endif

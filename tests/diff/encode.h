@@ -1,7 +1,8 @@
 /*
- * Random encodings of a decode row: prefixes, ModRM, SIB, displacement and immediates of every kind that
- * the row allows. The bytes are given to the decoder, and count only if it finds the same row again; what
- * an operand points to is settled afterwards (operands.h), by way of registers or of encode_set_disp.
+ * Random encodings of a decode row: prefixes, ModRM, SIB, displacement and immediates of every kind
+ * that the row allows. The bytes are given to the decoder, and count only if it finds the same row
+ * again; what an operand points to is settled afterwards (operands.h), by way of registers or of
+ * encode_set_disp.
  */
 #ifndef DIFF_ENCODE_H
 #define DIFF_ENCODE_H
@@ -11,7 +12,8 @@
 
 struct encode_wish {
     bool pinned; /* memory operands get a 32-bit displacement, for registers that are given */
-    bool flat;   /* no address-size prefix and no FS or GS, which need registers or regions of their own */
+    bool flat;   /* no address-size prefix and no FS or GS, which need registers or regions of their
+                    own */
 };
 
 /* False if no try gave the row. */

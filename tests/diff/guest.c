@@ -113,12 +113,22 @@ static void make_tables(struct guest *g, enum variant variant)
     for (unsigned i = 0; i < REGION_COUNT; i++) {
         const struct region *r = &layout_regions[i];
         bool code = r->rights & REGION_X;
-        unsigned bits = (r->rights & REGION_W ? PTE_W : 0) |
-                        ((code ? user_code : user_data) ? PTE_U : 0);
+        unsigned bits =
+            (r->rights & REGION_W ? PTE_W : 0) | ((code ? user_code : user_data) ? PTE_U : 0);
         if (!g->memory->golden[i])
             continue;
         for (uint32_t at = 0; at < r->size; at += PAGE_SIZE)
             map_page(&t, r->gva + at, r->gpa + at, bits, !code);
+    }
+}
+
+void guest_map(struct guest *g, uint32_t gva, uint32_t gpa)
+{
+    static const uint8_t variants[] = {VARIANT_USER, VARIANT_KERNEL};
+    for (unsigned i = 0; i < ARRAY_LEN(variants); i++) {
+        struct tables t = {.g = g, .root = TABLES_GPA + TABLES_SIZE * (uint32_t)variants[i]};
+        t.next = t.root + TABLES_SIZE - PAGE_SIZE * (1 + (gva >> 22) % 4);
+        map_page(&t, gva, gpa, PTE_W | (variants[i] == VARIANT_USER ? PTE_U : 0), false);
     }
 }
 
@@ -270,9 +280,9 @@ static void load(struct guest *g, const struct cpu_state *s)
         v->regs[i] = s->gpr[i];
     v->rip = s->eip;
     vcpu_set_eflags(v, s->eflags & ~2u);
-    v->cpl = g->variant == VARIANT_KERNEL                                ? 0
+    v->cpl = g->variant == VARIANT_KERNEL                              ? 0
              : g->variant == VARIANT_USER || g->variant == VARIANT_PAE ? 3
-                                                                         : 1;
+                                                                       : 1;
     for (unsigned i = 0; i < SEG_COUNT; i++)
         v->seg[i] = segment_of(guest_selector(g, s->sel[i]));
     v->halted = false;
@@ -342,10 +352,10 @@ bool guest_run(struct guest *g, const struct cpu_state *from, struct outcome *ou
     }
     uint32_t esp = (uint32_t)v->regs[REG_SP], frame[6];
     out->vector = (uint8_t)(stub / 16);
-    bool error_vector = out->vector == 8 || (out->vector >= 10 && out->vector <= 14) ||
-                        out->vector == 17;
-    out->has_error = g->variant == VARIANT_KERNEL ? error_vector
-                                                  : KERNEL_GVA + STACK_TOP - esp == 24;
+    bool error_vector =
+        out->vector == 8 || (out->vector >= 10 && out->vector <= 14) || out->vector == 17;
+    out->has_error =
+        g->variant == VARIANT_KERNEL ? error_vector : KERNEL_GVA + STACK_TOP - esp == 24;
     for (unsigned i = 0; i < 6; i++) {
         if (!read_stack(g, esp + 4 * i, &frame[i]))
             frame[i] = 0;

@@ -1,7 +1,8 @@
 /*
  * The engine's side: a guest without a system, set up directly in the vCPU. Its page tables map the
- * regions of layout.h, its GDT is Linux's (so that selectors mean the same as natively), and each gate
- * of its IDT leads to a HLT of its own at CPL 0, so that any exception ends dbt_run and tells its vector.
+ * regions of layout.h, its GDT is Linux's (so that selectors mean the same as natively), and each
+ * gate of its IDT leads to a HLT of its own at CPL 0, so that any exception ends dbt_run and tells
+ * its vector.
  */
 #ifndef DIFF_GUEST_H
 #define DIFF_GUEST_H
@@ -42,6 +43,8 @@ void guest_restore(struct guest *g, uint32_t dirty);
 /* `gva` must lie in a region. */
 void guest_write(struct guest *g, uint32_t gva, const void *from, uint32_t size);
 const uint8_t *guest_at(const struct guest *g, uint32_t gpa);
+/* Maps one more page, in the tables of all variants that it suits: user pages for CPL 3. */
+void guest_map(struct guest *g, uint32_t gva, uint32_t gpa);
 /* False if the engine stopped for another reason than a HLT where one stands. */
 bool guest_run(struct guest *g, const struct cpu_state *from, struct outcome *out);
 /* The selectors at CPL 1 are others than natively: the native one for what the guest shows. */

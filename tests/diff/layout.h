@@ -1,7 +1,7 @@
 /*
- * The linear addresses that both sides have: the test process maps them below 4 GiB for the native run,
- * and the guest's page tables map the same ones. What is not listed is unmapped on both sides, so that
- * every region ends at a page that faults.
+ * The linear addresses that both sides have: the test process maps them below 4 GiB for the native
+ * run, and the guest's page tables map the same ones. What is not listed is unmapped on both sides,
+ * so that every region ends at a page that faults.
  *
  *     LOW      what 16-bit addresses without a base reach; left out where the host refuses it
  *     CODE     the slots where cases stand; read-only and executable
@@ -9,9 +9,9 @@
  *     DATA, RO, STACK, HIGH    operands
  *     BASED    64 KiB with holes, also reached through GS with that base
  *
- * The guest has four more pages at KERNEL (descriptor tables, stubs, stack) that the native side lacks.
- * All changes to memory, by either side, are undone after each case, so that a case always starts from
- * the same contents.
+ * The guest has four more pages at KERNEL (descriptor tables, stubs, stack) that the native side
+ * lacks. All changes to memory, by either side, are undone after each case, so that a case always
+ * starts from the same contents.
  */
 #ifndef DIFF_LAYOUT_H
 #define DIFF_LAYOUT_H

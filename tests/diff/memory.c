@@ -8,10 +8,11 @@
 bool memory_init(struct memory *m, const struct native *n, uint64_t seed)
 {
     memset(m, 0, sizeof *m);
-    native_seal(n, false);
+    if (n)
+        native_seal(n, false);
     for (unsigned i = 0; i < REGION_COUNT; i++) {
         const struct region *r = &layout_regions[i];
-        if (!n->has_low && i <= REGION_LOW_TOP)
+        if (n && !n->has_low && i <= REGION_LOW_TOP)
             continue;
         m->golden[i] = aligned_alloc(PAGE_SIZE, r->size);
         if (!m->golden[i])
@@ -21,12 +22,14 @@ bool memory_init(struct memory *m, const struct native *n, uint64_t seed)
             continue;
         struct rng rng = rng_make(seed, ~0ull - i);
         values_fill(&rng, m->golden[i], r->size);
-        memcpy(native_at(r->gva), m->golden[i], r->size);
+        if (n)
+            memcpy(native_at(r->gva), m->golden[i], r->size);
         for (uint32_t at = 0; (r->rights & REGION_W) && at < r->size; at += PAGE_SIZE)
             m->page[m->page_count++] =
                 (struct memory_page){r->gva + at, r->gpa + at, m->golden[i] + at};
     }
-    native_seal(n, true);
+    if (n)
+        native_seal(n, true);
     return true;
 }
 

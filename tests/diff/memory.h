@@ -23,6 +23,7 @@ struct memory {
     unsigned page_count;
 };
 
+/* Without `n` there is no native side. */
 bool memory_init(struct memory *m, const struct native *n, uint64_t seed);
 void memory_fini(struct memory *m);
 /* The pages of the native side that do not hold the golden contents. */

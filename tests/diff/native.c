@@ -2,9 +2,9 @@
  * The native side: see native.h.
  *
  * The regions' protections hold for the test's own C too: DATA and its kin are ordinary writable
- * memory, CODE is written through a second mapping of the same memory. Everything below 4 GiB but these
- * regions must be empty (the program is built position-independent), which native_init checks, since
- * random addresses are what cases are made of.
+ * memory, CODE is written through a second mapping of the same memory. Everything below 4 GiB but
+ * these regions must be empty (the program is built position-independent), which native_init
+ * checks, since random addresses are what cases are made of.
  */
 #define _GNU_SOURCE
 #include "native.h"
@@ -108,8 +108,8 @@ void native_trap(int sig, siginfo_t *info, void *context)
     out->vector = (uint8_t)g[REG_TRAPNO];
     out->error = (uint32_t)g[REG_ERR];
     out->cr2 = (uint32_t)g[REG_CR2];
-    out->has_error = out->vector == 8 || (out->vector >= 10 && out->vector <= 14) ||
-                     out->vector == 17;
+    out->has_error =
+        out->vector == 8 || (out->vector >= 10 && out->vector <= 14) || out->vector == 17;
 
     if (sig == SIGVTALRM)
         out->vector = NATIVE_STUCK;

@@ -11,8 +11,8 @@
 enum { SP_LOW = 0x400, SP_ROOM = 0x3800 };
 
 /* Selectors that mean the same natively and in the guest; none that leads to 64-bit code. */
-static const uint16_t selectors[] = {0x2B, 0x2B, 0x2B, 0x23, 0x23, 0,      3,    SEL_BASED, 0x2A,
-                                     0x28, 0x22, 0x08, 0x10, 0x18, 0x0F,   0x0B, 0xFFF8,    0x83};
+static const uint16_t selectors[] = {0x2B, 0x2B, 0x2B, 0x23, 0x23, 0,    3,    SEL_BASED, 0x2A,
+                                     0x28, 0x22, 0x08, 0x10, 0x18, 0x0F, 0x0B, 0xFFF8,    0x83};
 
 static uint16_t pick_selector(struct rng *r)
 {
@@ -45,7 +45,8 @@ static void ignore(struct testcase *c, uint32_t gva, uint32_t len)
         c->ignore[c->ignores++] = (struct range){gva, len};
 }
 
-/* A linear address for `size` bytes: usually inside one region, at its inner page boundary or its end. */
+/* A linear address for `size` bytes: usually inside one region, at its inner page boundary or its
+ * end. */
 static uint32_t pick_linear(struct operands *o, const uint8_t *ids, unsigned n, uint32_t size)
 {
     struct rng *r = o->rng;
@@ -187,8 +188,8 @@ static bool set_memory(struct operands *o)
             return false;
         set_lanes(o);
     }
-    uint32_t at = pick_offset(o, in->seg, in->addrsize, in->vsib ? 2048 : size,
-                              (attr & A_MEM_WRITE) != 0);
+    uint32_t at =
+        pick_offset(o, in->seg, in->addrsize, in->vsib ? 2048 : size, (attr & A_MEM_WRITE) != 0);
     if (in->vsib && !o->fault)
         at += 1024;
     bool locked = (in->prefixes & PREFIX_LOCK) || in->op == OP_XCHG;
@@ -240,15 +241,15 @@ static uint32_t pick_target(struct operands *o)
     if (how < 5)
         return o->eip + o->in->len;
     if (how < 60) {
-        uint32_t at = free_place(o, here > 200 ? here - 200 : 0,
-                                 min_u32(here + 400, o->c->slot_size));
+        uint32_t at =
+            free_place(o, here > 200 ? here - 200 : 0, min_u32(here + 400, o->c->slot_size));
         if (at)
             return at;
     }
     if (how < 92)
         return LANDING_GVA + rng_below(r, 0xFFF0);
     return o->c->variant == VARIANT_PAE && how < 96 ? layout_regions[REGION_DATA].gva
-                                                     : CODE_GVA + CODE_SIZE + rng_below(r, 0x1000);
+                                                    : CODE_GVA + CODE_SIZE + rng_below(r, 0x1000);
 }
 
 static bool set_relative(struct operands *o)
@@ -285,8 +286,7 @@ static bool set_stack(struct operands *o)
     struct insn *in = o->in;
     uint32_t *esp = &o->s->gpr[REG_SP];
     if (o->pinned) /* and IRET with NT set means something else in long mode */
-        return region_ok(o, *esp, 256, 256) &&
-               !(in->op == OP_IRET && (o->s->eflags & FLAG_NT));
+        return region_ok(o, *esp, 256, 256) && !(in->op == OP_IRET && (o->s->eflags & FLAG_NT));
     if (!uses(in, REG_SP)) {
         uint32_t base = layout_regions[REGION_STACK].gva;
         *esp = base + SP_LOW + rng_below(o->rng, SP_ROOM);
@@ -297,6 +297,8 @@ static bool set_stack(struct operands *o)
         if (!rng_chance(o->rng, 8))
             *esp &= ~3u;
     }
+    if (in->op == OP_IRET)
+        o->s->eflags &= ~(uint32_t)FLAG_NT;
     if (o->fault && rng_chance(o->rng, 50))
         return true;
     uint32_t sp = *esp;
@@ -322,7 +324,6 @@ static bool set_stack(struct operands *o)
         put_u16(frame + w, rng_chance(o->rng, 85) ? SEL_CS : pick_selector(o->rng));
         put_u32(frame + 2 * w, rng_u32(o->rng) & ~(uint32_t)(FLAG_TF | FLAG_AC));
         poke(o, sp, frame, 3 * w);
-        o->s->eflags &= ~(uint32_t)FLAG_NT;
         break;
     case OP_ENTER:
         if (rng_chance(o->rng, 80))
@@ -444,7 +445,8 @@ static bool set_special(struct operands *o, uint32_t gva)
     case OP_XLAT:
         t = pick_offset(o, in->seg, in->addrsize, 256, false);
         if (o->pinned)
-            return region_ok(o, o->s->gpr[REG_BX], 0, 256) && in->seg != SEG_GS && in->addrsize == 4;
+            return region_ok(o, o->s->gpr[REG_BX], 0, 256) && in->seg != SEG_GS &&
+                   in->addrsize == 4;
         set_low(o, REG_BX, t, in->addrsize);
         break;
     case OP_BT:
@@ -582,7 +584,8 @@ bool operands_set(struct operands *o)
     uint32_t attr = in->row->attr;
     if (in->has_mem && !set_memory(o))
         return false;
-    /* Whether #GP comes before the numeric exception, or the change to MMX mode, is the CPU's choice. */
+    /* Whether #GP comes before the numeric exception, or the change to MMX mode, is the CPU's
+     * choice. */
     if (in->has_mem && (attr & (A_X87 | A_MMX)) && segment_refuses(o))
         return false;
     if ((attr & A_STACK) && !(attr & (A_PRIV | A_IOPL)) && !set_stack(o))

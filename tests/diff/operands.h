@@ -1,7 +1,8 @@
 /*
  * Gives an instruction operands: memory that it can (or, if that is wanted, cannot) reach, a stack,
- * counts, divisors, bit offsets, jump targets. For the first instruction of a case, registers and memory
- * are bent to it; for later ones the registers are given, and only displacement and immediates are free.
+ * counts, divisors, bit offsets, jump targets. For the first instruction of a case, registers and
+ * memory are bent to it; for later ones the registers are given, and only displacement and
+ * immediates are free.
  */
 #ifndef DIFF_OPERANDS_H
 #define DIFF_OPERANDS_H

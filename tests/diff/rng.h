@@ -1,6 +1,6 @@
 /*
- * The tests' random numbers: splitmix64. A case is made from (seed, index) alone, so that any case can
- * be made again without those before it.
+ * The tests' random numbers: splitmix64. A case is made from (seed, index) alone, so that any case
+ * can be made again without those before it.
  */
 #ifndef DIFF_RNG_H
 #define DIFF_RNG_H

@@ -1,6 +1,6 @@
 /*
- * Which rows are compared: every copied one, and those others whose result at CPL 3 does not depend on the
- * operating system. Privileged ones are run for the fault that they give.
+ * Which rows are compared: every copied one, and those others whose result at CPL 3 does not depend
+ * on the operating system. Privileged ones are run for the fault that they give.
  */
 #ifndef DIFF_ROWS_H
 #define DIFF_ROWS_H

@@ -1,13 +1,14 @@
 /*
- * The differential test: cases made from the decode rows are run natively on the host CPU and by the
- * engine, and must end the same.
+ * The differential test: cases made from the decode rows are run natively on the host CPU and by
+ * the engine, and must end the same.
  *
- * Each case is run by the engine several times: its code is written (over what stood there: this drops
- * translations), then run cold and hot with memory as at first. Variants (guest.h) take turns.
+ * Each case is run by the engine several times: its code is written (over what stood there: this
+ * drops translations), then run cold and hot with memory as at first. Variants (guest.h) take
+ * turns.
  *
- * The work is done in child processes that tell what they are at in shared memory, so that a crash or a
- * hang of the engine is one more failure, with its case. Failures are grouped by instruction and kind of
- * difference, and the first of each group is printed when it happens.
+ * The work is done in child processes that tell what they are at in shared memory, so that a crash
+ * or a hang of the engine is one more failure, with its case. Failures are grouped by instruction
+ * and kind of difference, and the first of each group is printed when it happens.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -329,8 +330,8 @@ static bool report(struct test *t)
     qsort(all, n, sizeof all[0], by_group);
     int64_t only = t->options.only;
     for (unsigned i = 0, k; i < n; i = k) {
-        for (k = i + 1; k < n && all[k].op == all[i].op &&
-                        all[k].differences == all[i].differences;)
+        for (k = i + 1;
+             k < n && all[k].op == all[i].op && all[k].differences == all[i].differences;)
             k++;
         groups++;
         printf("%s: ", decode_op_name(all[i].op));
@@ -342,8 +343,8 @@ static bool report(struct test *t)
             t->options.only = only;
         }
     }
-    printf("%" PRIu64 " cases compared, %" PRIu64 " skipped, %" PRIu64 " failed in %u groups\n", done,
-           skipped, failed, groups);
+    printf("%" PRIu64 " cases compared, %" PRIu64 " skipped, %" PRIu64 " failed in %u groups\n",
+           done, skipped, failed, groups);
     if (unequal)
         printf("%" PRIu64 " differ between two native runs\n", unequal);
     return !failed && !unequal;
@@ -423,11 +424,12 @@ int main(int argc, char **argv)
 {
     static struct test t;
     if (!parse(&t.options, argc, argv)) {
-        fprintf(stderr,
-                "usage: %s [--seed N|random] [--cases N] [--row MNEMONIC] [--case INDEX] [--jobs N]\n"
-                "    [--verbose] [--list] [--verify]\n"
-                "    [--native: the native side only, each instruction twice]\n",
-                argv[0]);
+        fprintf(
+            stderr,
+            "usage: %s [--seed N|random] [--cases N] [--row MNEMONIC] [--case INDEX] [--jobs N]\n"
+            "    [--verbose] [--list] [--verify]\n"
+            "    [--native: the native side only, each instruction twice]\n",
+            argv[0]);
         return 1;
     }
     cpuid_init(&t.model);
@@ -448,8 +450,8 @@ int main(int argc, char **argv)
     if (t.progress == MAP_FAILED)
         return 1;
     printf("seed %" PRIu64 ", %u rows%s%s%s\n", t.options.seed, t.maker.first_count,
-           t.native.has_low ? "" : ", no low memory", t.native.has_based ? "" : ", no based segment",
-           t.native.has_avx ? "" : ", no AVX");
+           t.native.has_low ? "" : ", no low memory",
+           t.native.has_based ? "" : ", no based segment", t.native.has_avx ? "" : ", no AVX");
     if (t.options.only >= 0) {
         t.options.jobs = 1;
         return work(&t, 0, (uint64_t)t.options.only, (uint64_t)t.options.only + 1, true) ||

@@ -166,16 +166,17 @@ static bool add_step(struct maker *m, struct rng *r, struct testcase *c, struct 
 }
 
 /*
- * What differs between CPUs and may therefore differ here: the upper half of the doubleword that a push
- * of a segment register takes (SDM 2B, PUSH), and what instructions of many pushes have written below
- * ESP when a later push faults.
+ * What differs between CPUs and may therefore differ here: the upper half of the doubleword that a
+ * push of a segment register takes (SDM 2B, PUSH), and what instructions of many pushes have
+ * written below ESP when a later push faults.
  */
 static void ignore_stack(struct testcase *c, const struct step *s, const struct outcome *out)
 {
     struct range *r = &c->ignore[c->ignores];
     if (c->ignores == IGNORES_MAX)
         return;
-    if (s->in.op == OP_PUSH_SREG && s->in.opsize == 4 && out->vector == VEC_BP)
+    if (s->in.op == OP_PUSH_SREG && s->in.opsize == 4 &&
+        out->state.gpr[REG_SP] != s->before.gpr[REG_SP])
         *r = (struct range){out->state.gpr[REG_SP] + 2, 2};
     else if ((s->in.op == OP_ENTER || s->in.op == OP_PUSHA) && out->vector != VEC_BP)
         *r = (struct range){s->before.gpr[REG_SP] - 256, 256};
@@ -227,8 +228,7 @@ bool testcase_make(struct maker *m, uint64_t index, struct testcase *c)
         if (!add_step(m, &r, c, first ? &c->start : &now, fault))
             break;
         native_run(m->native, &c->step[c->steps - 1].before, &c->native);
-        if (m->twice && first && c->pokes == 0 &&
-            !run_twice(m, &c->step[0].before, &c->native)) {
+        if (m->twice && first && c->pokes == 0 && !run_twice(m, &c->step[0].before, &c->native)) {
             m->unequal++;
             testcase_print(c);
         }
@@ -266,7 +266,8 @@ void testcase_print(const struct testcase *c)
 {
     csh cs;
     bool open = cs_open(CS_ARCH_X86, CS_MODE_32, &cs) == CS_ERR_OK;
-    printf("  case %" PRIu64 ", %s, slot %08x\n", c->index, guest_variant_names[c->variant], c->slot);
+    printf("  case %" PRIu64 ", %s, slot %08x\n", c->index, guest_variant_names[c->variant],
+           c->slot);
     for (unsigned i = 0; i < c->steps; i++) {
         const struct step *s = &c->step[i];
         cs_insn *text = NULL;

@@ -1,10 +1,10 @@
 /*
- * One case: up to eight instructions in a slot of the code region, the state and memory they start from,
- * and how they end natively. A case is a function of (seed, index).
+ * One case: up to eight instructions in a slot of the code region, the state and memory they start
+ * from, and how they end natively. A case is a function of (seed, index).
  *
- * It is made step by step: each instruction is chosen with the state known that the ones before it left
- * natively, so that later ones can be given operands that exist. Branches may lead elsewhere in the slot,
- * where the case then goes on.
+ * It is made step by step: each instruction is chosen with the state known that the ones before it
+ * left natively, so that later ones can be given operands that exist. Branches may lead elsewhere
+ * in the slot, where the case then goes on.
  */
 #ifndef DIFF_TESTCASE_H
 #define DIFF_TESTCASE_H

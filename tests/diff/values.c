@@ -7,9 +7,9 @@
 uint32_t values_u32(struct rng *r)
 {
     static const uint32_t special[] = {
-        0,      1,      2,      0x7F,       0x80,       0xFF,       0x100,      0x7FFF,
+        0,      1,      2,       0x7F,       0x80,       0xFF,       0x100,      0x7FFF,
         0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFF8000, 0xFFFFFF80,
-        9,      0x99,   0x0F,   0xF0,       0x55555555, 0xAAAAAAAA, 31,         32,
+        9,      0x99,   0x0F,    0xF0,       0x55555555, 0xAAAAAAAA, 31,         32,
     };
     switch (rng_below(r, 8)) {
     case 0:
@@ -47,12 +47,14 @@ static uint64_t float_bits(struct rng *r, unsigned exp_bits, unsigned frac_bits)
         return sign | (exp_max - 1) << frac_bits | frac; /* near overflow */
     case 6:
         return sign | 1ull << frac_bits | frac; /* near underflow */
-    case 7: /* small integers and halves */
+    case 7:                                     /* small integers and halves */
         return sign | (bias + rng_below(r, 6)) << frac_bits |
                (frac & ~(frac_mask >> (1 + rng_below(r, 4))));
     case 8: /* around the limits of integers */
         return sign | (bias + 14 + rng_below(r, 52)) << frac_bits |
-               (rng_chance(r, 50) ? 0 : rng_chance(r, 50) ? frac_mask : frac);
+               (rng_chance(r, 50)   ? 0
+                : rng_chance(r, 50) ? frac_mask
+                                    : frac);
     case 9:
         return sign | (bias - 2 + rng_below(r, 4)) << frac_bits | frac;
     default:
@@ -72,7 +74,8 @@ uint64_t values_f64(struct rng *r)
 
 void values_f80(struct rng *r, uint8_t to[10])
 {
-    /* The integer bit is explicit: set for normal numbers, sometimes wrong (unnormal, pseudo-...). */
+    /* The integer bit is explicit: set for normal numbers, sometimes wrong (unnormal, pseudo-...).
+     */
     uint64_t top = float_bits(r, 15, 48);
     uint16_t high = (uint16_t)(top >> 48);
     uint64_t mantissa = (top << 15 & ~(1ull << 63)) | (rng_chance(r, 50) ? rng_u64(r) & 0x7FFF : 0);
