@@ -460,8 +460,8 @@ static void sti_cli_lets_nothing_in(void **state)
 }
 
 /* The handler stands where the frame's EIP can be judged: it must never be that of the instruction
-   behind MOV SS (or behind STI), which is NOP at label 2. Its count is at DATA, mistakes are at
-   DATA + 4. A segment that differs makes MOV SS change the mode. */
+   behind MOV SS or STI. Its count is at DATA, mistakes are at DATA + 4. A segment that differs
+   makes MOV SS change the mode. */
 GUEST(shadows, "mov $200000, %ecx\n"
                "1: mov $0x30, %eax\n"
                "mov %ax, %ss\n"
@@ -472,12 +472,22 @@ GUEST(shadows, "mov $200000, %ecx\n"
                "cli\n"
                "sti\n"
                "4: nop\n"
+               "cli\n"
+               "sti\n"
+               "7: call 8f\n" /* it polls, as a jump backwards does */
+               "jmp 11f\n"
+               "10: jmp 12f\n"
+               "11: cli\n"
+               "sti\n"
+               "9: jmp 10b\n"
+               "12:\n"
                "cmpl $300, 0x300000\n"
                "jae 5f\n"
                "dec %ecx\n"
                "jnz 1b\n"
                "5: cli\n"
                "hlt\n"
+               "8: ret\n"
                ".org 0x1000\n"
                "incl 0x300000\n"
                "cmpl $" AT("2b") ", (%esp)\n"
