@@ -75,6 +75,12 @@ static bool many_accesses(unsigned op, uint16_t opcode)
     case OP_CALL_FAR:
     case OP_CALL_FAR_IND:
     case OP_RET_FAR:
+    case OP_LES:
+    case OP_LDS:
+    case OP_LSS:
+    case OP_LFS:
+    case OP_LGS:
+    case OP_JMP_FAR_IND:
     case OP_FXSAVE:
     case OP_FXRSTOR:
     case OP_FLDENV:

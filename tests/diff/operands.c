@@ -294,7 +294,10 @@ static bool set_stack(struct operands *o)
             static const uint8_t ids[] = {REGION_STACK};
             *esp = pick_linear(o, ids, 1, 8);
         }
-        if (!rng_chance(o->rng, 8))
+        /* Whether all of a selector's slot on the stack is accessed is the CPU's choice. */
+        bool selector = in->op == OP_POP_SREG || in->op == OP_PUSH_SREG || in->op == OP_RET_FAR ||
+                        in->op == OP_IRET || in->op == OP_CALL_FAR || in->op == OP_CALL_FAR_IND;
+        if (selector || !rng_chance(o->rng, 8))
             *esp &= ~3u;
     }
     if (in->op == OP_IRET)
@@ -578,6 +581,12 @@ static bool segment_refuses(const struct operands *o)
     return o->s->sel[in->seg] < 4;
 }
 
+static bool writable_operand(const struct operands *o)
+{
+    const struct region *r = layout_find(effective(o) + seg_base(o, o->in->seg), mem_bytes(o->in));
+    return r && (r->rights & REGION_W) && !segment_refuses(o) && o->in->seg != SEG_CS;
+}
+
 bool operands_set(struct operands *o)
 {
     struct insn *in = o->in;
@@ -591,6 +600,10 @@ bool operands_set(struct operands *o)
     if ((attr & A_STACK) && !(attr & (A_PRIV | A_IOPL)) && !set_stack(o))
         return false;
     bool string = (attr & A_REP) && (attr & A_IMPLICIT_MEM);
+    if (string && (attr & A_IOPL)) /* with a count of 0, CPUs differ on whether ports are checked */
+        set_gpr(o, REG_CX, o->s->gpr[REG_CX] | 1);
+    if (in->op == OP_ARPL && in->has_mem && !writable_operand(o))
+        return false; /* and on whether ARPL needs the right to write when it changes nothing */
     if (string && !(attr & A_IOPL) && !set_string(o))
         return false;
     return set_special(o, in->has_mem ? effective(o) + seg_base(o, in->seg) : 0);

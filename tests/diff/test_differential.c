@@ -207,8 +207,14 @@ static int work(struct test *t, unsigned job, uint64_t from, uint64_t to, bool p
             testcase_print(&c);
             fflush(stdout);
         }
-        if (guest && !run_case(&g, &c, dirty, p, print) && print)
+        unsigned d = guest ? run_case(&g, &c, dirty, p, print) : 0;
+        if (d & DIFF_STOP) { /* the engine may not be able to go on, after DBT_DIVERGED for one */
+            guest_fini(&g);
+            if (!guest_init(&g, &t->model, &t->memory, &dbt))
+                return 2;
+        } else if (guest && !d && print) {
             printf("  equal, vector %u\n", c.native.vector);
+        }
         memory_restore(&t->memory, dirty);
         p->done++;
     }
