@@ -526,6 +526,54 @@ static void nothing_comes_between_mov_ss_or_sti_and_the_next_instruction(void **
     bench_everywhere(keeps_shadows);
 }
 
+/* The instruction behind STI is one that polls: that must not let anything in before it. */
+GUEST(polls_in_shadow, "1: cli\n"
+                       "sti\n"
+                       "2: call 3f\n"
+                       "jmp 4f\n"
+                       "5: cmpl $1000, 0x300000\n"
+                       "jb 1b\n"
+                       "cli\n"
+                       "hlt\n"
+                       "4: cli\n"
+                       "sti\n"
+                       "6: jmp 5b\n"
+                       "3: ret\n"
+                       ".org 0x1000\n"
+                       "incl 0x300000\n"
+                       "cmpl $" AT("2b") ", (%esp)\n"
+                                         "je 7f\n"
+                                         "cmpl $" AT("6b") ", (%esp)\n"
+                                                           "je 7f\n"
+                                                           "iret\n"
+                                                           "7: incl 0x300004\n"
+                                                           "iret\n");
+
+static void polls_behind_sti(struct bench *b)
+{
+    struct kicker k;
+
+    bench_put32(b, DATA, 0);
+    bench_put32(b, DATA + 4, 0);
+    bench_gate(b, 0x40, CODE + 0x1000, 0x8E);
+    b->vector = 0x40;
+    BENCH_LOAD(b, CODE, polls_in_shadow);
+    b->on_poll = raise_line;
+    kicker_start(&k, b, 0, 1);
+    bench_run(b);
+    kicker_stop(&k);
+    b->on_poll = NULL;
+    b->v->irq_line = false;
+    assert_int_equal(bench_get32(b, DATA + 4), 0);
+}
+
+static void an_instruction_that_polls_has_its_shadow_too(void **state)
+{
+    (void)state;
+    bench_scenario_with(polls_behind_sti, NULL);
+    bench_scenario_with(polls_behind_sti, &(struct dbt_options){.no_bmi2 = true});
+}
+
 /* The same where the block ends with STI: as the last instruction that a block may have. */
 static void sti_as_the_last_of_a_block_has_its_shadow(void **state)
 {
@@ -634,16 +682,23 @@ GUEST(long_string, "sti\n"
 
 static void interrupted_string(struct bench *b)
 {
-    struct kicker k;
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = DBT_KICK_SIGNAL};
+    struct itimerspec often = {.it_value.tv_nsec = 50000, .it_interval.tv_nsec = 50000};
+    timer_t timer;
 
+    event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+    assert_int_equal(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
     put_counting_handler(b, 0x9000);
     BENCH_LOAD(b, CODE, long_string);
     b->on_poll = raise_line;
-    kicker_start(&k, b, 0, 100);
+    timer_settime(timer, 0, &often, NULL);
     bench_run(b);
-    kicker_stop(&k);
+    timer_delete(timer);
+    b->v->kicked = false;
     b->on_poll = NULL;
     b->v->irq_line = false;
+    /* It does not wait for the string's end: that takes a millisecond or more. */
+    assert_true(b->acks > 3);
     assert_int_equal(bench_reg(b, REG_CX), 0);
     assert_int_equal(bench_reg(b, REG_DI), 0x1400000);
     assert_int_equal(mmu_ram(b->m)[0x400000], 0x5A);
@@ -651,7 +706,7 @@ static void interrupted_string(struct bench *b)
     assert_int_equal(mmu_ram(b->m)[0x1400000], 0);
 }
 
-static void strings_are_finished_whatever_comes(void **state)
+static void strings_are_interrupted_and_finished(void **state)
 {
     (void)state;
     bench_everywhere(interrupted_string);
@@ -688,10 +743,11 @@ int main(void)
         cmocka_unit_test(a_pending_interrupt_comes_when_it_is_enabled),
         cmocka_unit_test(sti_cli_lets_nothing_in),
         cmocka_unit_test(nothing_comes_between_mov_ss_or_sti_and_the_next_instruction),
+        cmocka_unit_test(an_instruction_that_polls_has_its_shadow_too),
         cmocka_unit_test(sti_as_the_last_of_a_block_has_its_shadow),
         cmocka_unit_test(hlt_sleeps_until_an_interrupt),
         cmocka_unit_test(an_nmi_comes_with_interrupts_off),
-        cmocka_unit_test(strings_are_finished_whatever_comes),
+        cmocka_unit_test(strings_are_interrupted_and_finished),
         cmocka_unit_test(a_triple_fault_ends_the_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
