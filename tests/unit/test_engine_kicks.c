@@ -9,41 +9,62 @@
 
 #include "dbt/dbt.h"
 
-/* ---- a thread that kicks ---- */
+/* ---- who kicks ---- */
 
+/* A thread that kicks once or again and again; or, without one, a timer of the kernel's. */
 struct kicker {
     struct bench *b;
     pthread_t victim, thread;
-    unsigned delay_us;  /* before the first kick */
-    unsigned period_us; /* and between them; 0: only one */
+    unsigned period_us;
     atomic_bool done;
+    timer_t timer;
 };
 
 static void *kick(void *opaque)
 {
     struct kicker *k = opaque;
 
-    usleep(k->delay_us);
     while (!atomic_load(&k->done)) {
-        pthread_kill(k->victim, DBT_KICK_SIGNAL);
-        if (!k->period_us)
-            break;
         usleep(k->period_us);
+        pthread_kill(k->victim, DBT_KICK_SIGNAL);
     }
     return NULL;
 }
 
-static void kicker_start(struct kicker *k, struct bench *b, unsigned delay_us, unsigned period_us)
+static void thread_start(struct kicker *k, struct bench *b, unsigned period_us)
 {
-    *k = (struct kicker){
-        .b = b, .victim = pthread_self(), .delay_us = delay_us, .period_us = period_us};
+    *k = (struct kicker){.b = b, .victim = pthread_self(), .period_us = period_us};
     assert_int_equal(pthread_create(&k->thread, NULL, kick, k), 0);
 }
 
-static void kicker_stop(struct kicker *k)
+static void thread_stop(struct kicker *k)
 {
     atomic_store(&k->done, true);
     pthread_join(k->thread, NULL);
+    k->b->v->kicked = false;
+}
+
+static timer_t make_timer(void)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = DBT_KICK_SIGNAL};
+    timer_t timer;
+
+    event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+    assert_int_equal(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+    return timer;
+}
+
+static void timer_start(struct kicker *k, struct bench *b, unsigned period_us)
+{
+    struct itimerspec when = {.it_value.tv_nsec = period_us * 1000,
+                              .it_interval.tv_nsec = period_us * 1000};
+    *k = (struct kicker){.b = b, .timer = make_timer()};
+    timer_settime(k->timer, 0, &when, NULL);
+}
+
+static void timer_stop(struct kicker *k)
+{
+    timer_delete(k->timer);
     k->b->v->kicked = false;
 }
 
@@ -61,11 +82,11 @@ static void run_to_stop(struct bench *b)
     struct kicker k;
 
     b->on_poll = stop_at_third_poll;
-    kicker_start(&k, b, 500, 500);
+    thread_start(&k, b, 500);
     bench_arm_watchdog(b, 20);
     enum dbt_stop why = dbt_run(b->d);
     bench_arm_watchdog(b, 0);
-    kicker_stop(&k);
+    thread_stop(&k);
     b->on_poll = NULL;
     b->v->stop = false;
     assert_false(b->ran_too_long);
@@ -210,15 +231,12 @@ static void kick_again(struct bench *b)
 
 static void is_kicked_while_polling(struct bench *b)
 {
-    struct kicker k;
-
     BENCH_LOAD(b, CODE, jumps_to_itself);
     b->on_poll = kick_again;
-    kicker_start(&k, b, 500, 0);
+    b->v->kicked = true;
     bench_arm_watchdog(b, 20);
     assert_int_equal(dbt_run(b->d), DBT_STOPPED);
     bench_arm_watchdog(b, 0);
-    kicker_stop(&k);
     b->v->stop = false;
     b->on_poll = NULL;
     assert_false(b->ran_too_long);
@@ -253,13 +271,10 @@ static void stop_at_once(struct bench *b)
 
 static void no_kick_is_lost_with(const struct dbt_options *options, unsigned trials)
 {
-    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = DBT_KICK_SIGNAL};
     struct bench *b = bench_create_with(options, 0);
     uint32_t random = 1;
-    timer_t timer;
+    timer_t timer = make_timer();
 
-    event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-    assert_int_equal(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
     bench_paging(b, PT_P | PT_W);
     BENCH_LOAD(b, CODE, meets_c_always);
     b->on_poll = stop_at_once;
@@ -318,10 +333,10 @@ static void computes_with(struct bench *b, unsigned period_us, uint64_t sum[8])
             b->v->regs[i] = 0x01234567u * (i + 1);
     }
     if (period_us)
-        kicker_start(&k, b, 0, period_us);
+        timer_start(&k, b, period_us);
     bench_run(b);
     if (period_us)
-        kicker_stop(&k);
+        timer_stop(&k);
     memcpy(sum, b->v->regs, 8 * sizeof(*sum));
 }
 
@@ -370,9 +385,9 @@ static void is_interrupted(struct bench *b)
     put_counting_handler(b, 0x9000);
     BENCH_LOAD(b, CODE, waits_for_count);
     b->on_poll = raise_line;
-    kicker_start(&k, b, 0, 200);
+    timer_start(&k, b, 200);
     bench_run(b);
-    kicker_stop(&k);
+    timer_stop(&k);
     b->on_poll = NULL;
     assert_in_range(bench_get32(b, DATA), 50, 60);
     assert_int_equal(bench_reg(b, REG_SP), STACK);
@@ -511,9 +526,9 @@ static void keeps_shadows(struct bench *b)
     bench_descriptor(b, SEL_TEST, 0, 0x7FFFF, 0xC093);
     vcpu_set_eflags(b->v, FLAG_IF);
     b->on_poll = raise_line;
-    kicker_start(&k, b, 0, 20);
+    timer_start(&k, b, 20);
     bench_run(b);
-    kicker_stop(&k);
+    timer_stop(&k);
     b->on_poll = NULL;
     b->v->irq_line = false;
     assert_true(bench_get32(b, DATA) > 50);
@@ -559,9 +574,9 @@ static void polls_behind_sti(struct bench *b)
     b->vector = 0x40;
     BENCH_LOAD(b, CODE, polls_in_shadow);
     b->on_poll = raise_line;
-    kicker_start(&k, b, 0, 1);
+    timer_start(&k, b, 20);
     bench_run(b);
-    kicker_stop(&k);
+    timer_stop(&k);
     b->on_poll = NULL;
     b->v->irq_line = false;
     assert_int_equal(bench_get32(b, DATA + 4), 0);
@@ -682,19 +697,14 @@ GUEST(long_string, "sti\n"
 
 static void interrupted_string(struct bench *b)
 {
-    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = DBT_KICK_SIGNAL};
-    struct itimerspec often = {.it_value.tv_nsec = 50000, .it_interval.tv_nsec = 50000};
-    timer_t timer;
+    struct kicker k;
 
-    event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-    assert_int_equal(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
     put_counting_handler(b, 0x9000);
     BENCH_LOAD(b, CODE, long_string);
     b->on_poll = raise_line;
-    timer_settime(timer, 0, &often, NULL);
+    timer_start(&k, b, 50);
     bench_run(b);
-    timer_delete(timer);
-    b->v->kicked = false;
+    timer_stop(&k);
     b->on_poll = NULL;
     b->v->irq_line = false;
     /* It does not wait for the string's end: that takes a millisecond or more. */
