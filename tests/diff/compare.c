@@ -99,7 +99,7 @@ static bool two_faults(const struct insn *in, const struct outcome *native,
                        const struct outcome *guest)
 {
     if (in->op == OP_BOUND && native->vector == VEC_BR)
-        return guest->vector == VEC_PF || guest->vector == VEC_BR;
+        return guest->vector == VEC_PF || guest->vector == VEC_GP || guest->vector == VEC_BR;
     return (in->op == OP_CMPS || in->op == OP_MOVS) &&
            (native->vector == VEC_PF || native->vector == VEC_GP) &&
            (guest->vector == VEC_PF || guest->vector == VEC_GP);
@@ -108,7 +108,7 @@ static bool two_faults(const struct insn *in, const struct outcome *native,
 /* The nearest thing to `guest` that such an instruction may report natively. */
 static uint32_t near_cr2(const struct insn *in, uint32_t native, uint32_t guest)
 {
-    bool many = many_accesses(in->op, (uint16_t)(in->map << 8 | in->opcode));
+    bool many = many_accesses(in->op, (uint16_t)(in->map << 8 | in->opcode)) || in->mem_size == 10;
     if (many && in->addrsize == 2 && (uint16_t)(native - guest + 512) < 1024)
         return guest; /* of an operand that goes past FFFFh, the rest may wrap */
     return many && native - guest + 512 < 1024 ? guest : native;

@@ -10,9 +10,10 @@
 
 enum { SP_LOW = 0x400, SP_ROOM = 0x3800 };
 
-/* Selectors that mean the same natively and in the guest; none that leads to 64-bit code. */
-static const uint16_t selectors[] = {0x2B, 0x2B, 0x2B, 0x23, 0x23, 0,    3,    SEL_BASED, 0x2A,
-                                     0x28, 0x22, 0x08, 0x10, 0x18, 0x0F, 0x0B, 0xFFF8,    0x83};
+/* Selectors that mean the same natively and in the guest; none that leads to 64-bit code, and of
+   the null ones only 0, since the kernel takes the RPL of others away. */
+static const uint16_t selectors[] = {0x2B, 0x2B, 0x2B, 0x23, 0x23, 0,    SEL_BASED, 0x2A, 0x28,
+                                     0x22, 0x08, 0x10, 0x18, 0x0F, 0x0B, 0xFFF8,    0x83};
 
 static uint16_t pick_selector(struct rng *r)
 {
@@ -592,6 +593,11 @@ bool operands_set(struct operands *o)
     struct insn *in = o->in;
     uint32_t attr = in->row->attr;
     if (in->has_mem && !set_memory(o))
+        return false;
+    /* At CPL 0 the guest's end marker is another one. */
+    const struct region *at =
+        in->has_mem ? layout_find(effective(o) + seg_base(o, in->seg), 1) : NULL;
+    if (at && (at->rights & REGION_X) && o->c->variant == VARIANT_KERNEL)
         return false;
     /* Whether #GP comes before the numeric exception, or the change to MMX mode, is the CPU's
      * choice. */
