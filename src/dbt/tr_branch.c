@@ -242,6 +242,8 @@ void tr_jcc(struct tr *t)
         tr_callout(t);
         return;
     }
+    if (target == t->next) /* taken or not, control goes straight on */
+        return;
     tr_commit_esp(t);
     if (target <= t->eip)
         tr_poll(t);

@@ -184,6 +184,51 @@ static void user_code_is_checked_for_alignment(void **state)
     bench_everywhere(checks_alignment);
 }
 
+/* ---- what comes first ---- */
+
+/* Of two faults of one instruction, in a block and alone: with the trap flag, each instruction runs
+   alone. */
+static void check_first(struct bench *b, const uint8_t *begin, const uint8_t *end, int vector)
+{
+    for (unsigned alone = 0; alone < 2; alone++) {
+        bench_reset(b);
+        bench_load(b, CODE, begin, end);
+        bench_paging(b, PT_P | PT_W);
+        bench_map(b, DATA, 0, 0);
+        bench_flush(b);
+        if (alone)
+            vcpu_set_eflags(b->v, FLAG_TF);
+        bench_gate(b, VEC_DB, DATA + 0x2000, 0x8F);
+        bench_write(b, DATA + 0x2000, "\xCF", 1);
+        bench_run_to(b, vector);
+        bench_gate(b, VEC_DB, HANDLERS + 16 * VEC_DB, 0xEE);
+        bench_set_cr0(b, b->v->cr0 & ~(uint32_t)CR0_PG);
+    }
+}
+
+GUEST(misaligned_and_absent, "andps 0x300008, %xmm0\n"
+                             "hlt\n");
+GUEST(pending_and_absent, "fldcw 0x200040\n"
+                          "fld1\n"
+                          "fldz\n"
+                          "fdivrp\n"
+                          "fstpl 0x300008\n"
+                          "hlt\n"
+                          ".org 0x40\n"
+                          ".word 0x37B\n");
+
+static void checks_what_comes_first(struct bench *b)
+{
+    check_first(b, misaligned_and_absent, misaligned_and_absent_end, VEC_GP);
+    check_first(b, pending_and_absent, pending_and_absent_end, VEC_MF);
+}
+
+static void alignment_and_pending_exceptions_come_before_page_faults(void **state)
+{
+    (void)state;
+    bench_everywhere(checks_what_comes_first);
+}
+
 /* ---- rights that fall ---- */
 
 /* At DATA stand functions and a counter. It is written and executed in turn, so that its blocks
@@ -232,6 +277,7 @@ int main(void)
         cmocka_unit_test(code_does_not_wrap_at_the_end_of_a_16_bit_segment),
         cmocka_unit_test(code_goes_on_behind_64k_of_a_larger_16_bit_segment),
         cmocka_unit_test(user_code_is_checked_for_alignment),
+        cmocka_unit_test(alignment_and_pending_exceptions_come_before_page_faults),
         cmocka_unit_test(a_page_with_code_becomes_read_only_at_invlpg),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
