@@ -16,7 +16,7 @@ enum {
      * The switch for everything that needs VEX encodings or state beyond FXSAVE's: to be turned on
      * when the translator copies VEX instructions.
      */
-    OFFER_VEX = 0,
+    OFFER_VEX = 1,
     /*
      * With IBRS_ALL and a SPEC_CTRL MSR Linux leaves out its retpolines. The MSR only stores what
      * is written to it, which is no protection between guest rings, so it is off.

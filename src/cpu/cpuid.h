@@ -1,5 +1,6 @@
 /*
- * The CPU that the guest sees: an honest 32-bit one, made of what the host has and the engine supports.
+ * The CPU that the guest sees: an honest 32-bit one, made of what the host has and the engine
+ * supports.
  */
 #ifndef CPU_CPUID_H
 #define CPU_CPUID_H

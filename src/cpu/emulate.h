@@ -14,9 +14,9 @@
 
 /*
  * Executes `in`, which stands at v->rip, and moves v->rip behind it or to where it jumps.
- * Returns 0 when done, FAULT with v->exc set and nothing changed (v->rip still at the instruction), or
- * EMULATE_UNKNOWN when `in` is of the kind that the host executes (row attribute A_COPY).
- * A REP string may return 0 with v->rip unchanged, when an interrupt is pending between elements.
+ * Returns 0 when done, FAULT with v->exc set and nothing changed (v->rip still at the instruction),
+ * or EMULATE_UNKNOWN when `in` is of the kind that the host executes (row attribute A_COPY). A REP
+ * string may return 0 with v->rip unchanged, when an interrupt is pending between elements.
  */
 int emulate(struct vcpu *v, const struct insn *in);
 enum { EMULATE_UNKNOWN = 1 };
@@ -47,21 +47,23 @@ void segment_load_real(struct vcpu *v, enum seg seg, uint16_t selector);
 /* ---- exceptions and interrupts (SDM 3A ch. 6): deliver.c ---- */
 
 enum event_kind {
-    EVENT_EXCEPTION, /* a fault or trap of the CPU: v->rip is the value to push */
-    EVENT_EXTERNAL,  /* an interrupt from the pins */
-    EVENT_SOFTWARE,  /* INT n: gate DPL is checked; v->rip is behind the instruction */
+    EVENT_EXCEPTION,          /* a fault or trap of the CPU: v->rip is the value to push */
+    EVENT_EXTERNAL,           /* an interrupt from the pins */
+    EVENT_SOFTWARE,           /* INT n: gate DPL is checked; v->rip is behind the instruction */
     EVENT_SOFTWARE_EXCEPTION, /* INT3, INTO, BOUND-free traps: as SOFTWARE */
-    EVENT_ICEBP,     /* INT1 */
+    EVENT_ICEBP,              /* INT1 */
 };
 
 /*
- * Delivers v->exc, with v->rip at the faulting instruction (faults) or behind it (traps). Faults met on
- * the way become double faults by class, and a triple fault sets v->shutdown. Never fails otherwise.
+ * Delivers v->exc, with v->rip at the faulting instruction (faults) or behind it (traps). Faults
+ * met on the way become double faults by class, and a triple fault sets v->shutdown. Never fails
+ * otherwise.
  */
 void deliver_exception(struct vcpu *v);
 /* Delivers an interrupt from the pins. */
 void deliver_interrupt(struct vcpu *v, uint8_t vector);
-/* INT n and kin, v->rip already behind the instruction: 0, or FAULT with v->exc set, nothing changed. */
+/* INT n and kin, v->rip already behind the instruction: 0, or FAULT with v->exc set, nothing
+ * changed. */
 int deliver_software(struct vcpu *v, uint8_t vector, enum event_kind kind);
 
 /* ---- system registers (SDM 3A ch. 2): sysreg.c ---- */

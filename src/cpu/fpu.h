@@ -1,8 +1,8 @@
 /*
- * The guest's x87, MMX, SSE and AVX state. It lives in the host's FPU even while C of cpu/, mmu/ and
- * dbt/ runs, which is therefore built with -mgeneral-regs-only. Before any other C is called (devices,
- * stdio, most of the C library), fpu_park puts it into vcpu.fpu_area and gives C a clean FPU; the way
- * back into translated code calls fpu_unpark.
+ * The guest's x87, MMX, SSE and AVX state. It lives in the host's FPU even while C of cpu/, mmu/
+ * and dbt/ runs, which is therefore built with -mgeneral-regs-only. Before any other C is called
+ * (devices, stdio, most of the C library), fpu_park puts it into vcpu.fpu_area and gives C a clean
+ * FPU; the way back into translated code calls fpu_unpark.
  */
 #ifndef CPU_FPU_H
 #define CPU_FPU_H

@@ -152,12 +152,11 @@ int op_segment_verw(struct vcpu *v, const struct insn *in)
 /* The destination must be writable even if it does not change. */
 int op_segment_arpl(struct vcpu *v, const struct insn *in)
 {
-    uint32_t target, source = vcpu_get_reg(v, in->reg, 2), gva;
+    uint32_t target, source = vcpu_get_reg(v, in->reg, 2);
     bool adjust;
 
-    if (op_protected(v) == FAULT ||
-        (in->has_mem && op_probe_write(v, in->seg, emulate_ea(v, in), 2, &gva) == FAULT) ||
-        op_read_rm(v, in, 2, &target) == FAULT)
+    /* CPUs ask for write permission only when they write. */
+    if (op_protected(v) == FAULT || op_read_rm(v, in, 2, &target) == FAULT)
         return FAULT;
     adjust = (target & SEL_RPL) < (source & SEL_RPL);
     if (adjust &&

@@ -109,8 +109,9 @@ static int lods(struct vcpu *v, const struct insn *in, unsigned size)
 static int cmps(struct vcpu *v, const struct insn *in, unsigned size)
 {
     uint32_t left = 0, right = 0;
-    if (segment_read(v, in->seg, pointer(v, in, REG_SI), &left, size) == FAULT ||
-        segment_read(v, SEG_ES, pointer(v, in, REG_DI), &right, size) == FAULT)
+    /* The destination first, as CPUs do: it shows in CR2 when both fault. */
+    if (segment_read(v, SEG_ES, pointer(v, in, REG_DI), &right, size) == FAULT ||
+        segment_read(v, in->seg, pointer(v, in, REG_SI), &left, size) == FAULT)
         return FAULT;
     advance(v, in, REG_SI, size);
     advance(v, in, REG_DI, size);
@@ -184,14 +185,24 @@ int op_string_scas(struct vcpu *v, const struct insn *in)
     return run(v, in, scas, element_size(in), true);
 }
 
+/* The port is checked even if the count is 0. */
+static int run_io(struct vcpu *v, const struct insn *in, element_fn *element)
+{
+    unsigned size = io_element_size(in);
+
+    if (op_io_allowed(v, (uint16_t)v->regs[REG_DX], size) == FAULT)
+        return FAULT;
+    return run(v, in, element, size, false);
+}
+
 int op_string_ins(struct vcpu *v, const struct insn *in)
 {
-    return run(v, in, ins, io_element_size(in), false);
+    return run_io(v, in, ins);
 }
 
 int op_string_outs(struct vcpu *v, const struct insn *in)
 {
-    return run(v, in, outs, io_element_size(in), false);
+    return run_io(v, in, outs);
 }
 
 int op_string_xlat(struct vcpu *v, const struct insn *in)

@@ -2,12 +2,13 @@
  * The architectural state of one virtual CPU, and what it needs to know of its surroundings.
  *
  * Invariants:
- *  - While translated code runs, general registers, arithmetic flags, DF and the FPU are live in the
- *    host CPU; whenever C runs, the general registers and flags are here. The FPU stays live in the
- *    host unless fpu_parked (cpu/fpu.h).
+ *  - While translated code runs, general registers, arithmetic flags, DF and the FPU are live in
+ * the host CPU; whenever C runs, the general registers and flags are here. The FPU stays live in
+ * the host unless fpu_parked (cpu/fpu.h).
  *  - The upper halves of regs[] are zero for a 32-bit guest.
  *  - Every change of a segment register, CR0, CR3, CR4, EFER, CPL or of EFLAGS.VM/TF goes through a
- *    function of cpu/ that calls vcpu_mode_changed, so that dbt can choose another window and block key.
+ *    function of cpu/ that calls vcpu_mode_changed, so that dbt can choose another window and block
+ * key.
  */
 #ifndef CPU_STATE_H
 #define CPU_STATE_H
@@ -76,14 +77,15 @@ enum efer { EFER_NXE = 1u << 11 };
 
 enum xcr0 { XCR0_X87 = 1u << 0, XCR0_SSE = 1u << 1, XCR0_AVX = 1u << 2 };
 
-/* Descriptor attributes: bits 8-23 of a descriptor's high dword, shifted to bit 0 (SDM 3A 3.4.5). */
+/* Descriptor attributes: bits 8-23 of a descriptor's high dword, shifted to bit 0 (SDM 3A 3.4.5).
+ */
 enum segment_attr {
     ATTR_TYPE = 0xF,
     ATTR_ACCESSED = 1u << 0,
-    ATTR_WRITE = 1u << 1,      /* data: writable; code: readable */
-    ATTR_DOWN = 1u << 2,       /* data: expand-down; code: conforming */
+    ATTR_WRITE = 1u << 1, /* data: writable; code: readable */
+    ATTR_DOWN = 1u << 2,  /* data: expand-down; code: conforming */
     ATTR_CODE = 1u << 3,
-    ATTR_S = 1u << 4,          /* code or data, not system */
+    ATTR_S = 1u << 4, /* code or data, not system */
     ATTR_DPL = 3u << 5,
     ATTR_P = 1u << 7,
     ATTR_L = 1u << 13,
@@ -140,8 +142,8 @@ enum { FAULT = -1 };
 struct vcpu;
 
 /*
- * What surrounds the CPU. `opaque` is vcpu.ops_opaque. The functions may use the FPU: they are called
- * with it parked. Sizes are 1, 2 or 4 bytes.
+ * What surrounds the CPU. `opaque` is vcpu.ops_opaque. The functions may use the FPU: they are
+ * called with it parked. Sizes are 1, 2 or 4 bytes.
  */
 struct vcpu_ops {
     uint32_t (*io_read)(void *opaque, uint16_t port, unsigned size);
@@ -150,7 +152,8 @@ struct vcpu_ops {
     int (*irq_ack)(void *opaque);
     /* Runs timers and host input that are due. Called after vcpu.kicked was set. */
     void (*poll)(void *opaque);
-    /* Host time as the guest's time-stamp counter, for WRMSR to it; translated RDTSC adds tsc_offset. */
+    /* Host time as the guest's time-stamp counter, for WRMSR to it; translated RDTSC adds
+     * tsc_offset. */
 };
 
 /*
@@ -166,10 +169,11 @@ struct vcpu_mem {
     /* Instruction fetch rights (NX, SMEP): up to `size` bytes, stops at a page that cannot be read;
        returns the count, or FAULT when not even the first byte can be fetched. */
     int (*fetch)(struct vcpu *v, uint32_t gva, void *to, unsigned size, bool user);
-    /* Compares and exchanges a naturally aligned dword, as a locked access does. Returns 0 or FAULT;
-       *old is what was found. */
+    /* Compares and exchanges a naturally aligned dword, as a locked access does. Returns 0 or
+     *FAULT; old is what was found. */
     int (*cmpxchg32)(struct vcpu *v, uint32_t gva, uint32_t *old, uint32_t value, bool user);
-    /* CR0.PG/WP, CR3, CR4 or EFER changed (TLB rules of SDM 3A 4.10). `old_*` as before the change. */
+    /* CR0.PG/WP, CR3, CR4 or EFER changed (TLB rules of SDM 3A 4.10). `old_*` as before the change.
+     */
     void (*paging_changed)(struct vcpu *v, uint32_t old_cr0, uint32_t old_cr3, uint32_t old_cr4);
     void (*invlpg)(struct vcpu *v, uint32_t gva);
     /* Loads the four PDPTEs of PAE paging from `cr3`; FAULT (#GP(0)) for reserved bits. */
@@ -199,7 +203,7 @@ struct vcpu {
     uint64_t pdpte[4]; /* as loaded by MOV CR3 with PAE */
     uint32_t dr[8];
     uint64_t efer;
-    uint64_t xcr0; /* enum xcr0 */
+    uint64_t xcr0;       /* enum xcr0 */
     uint64_t tsc_offset; /* guest TSC = host TSC + tsc_offset */
     struct msrs {
         uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
@@ -210,7 +214,8 @@ struct vcpu {
     } msr;
 
     struct exception exc;
-    /* Set by delivery when a fault met a double fault: the guest is to be reset (SDM 3A 6.15, #DF). */
+    /* Set by delivery when a fault met a double fault: the guest is to be reset (SDM 3A 6.15, #DF).
+     */
     bool shutdown;
 
     bool irq_line; /* INTR, a level, set by the machine */
@@ -224,14 +229,15 @@ struct vcpu {
     const struct vcpu_ops *ops;    /* borrowed */
     void *ops_opaque;              /* borrowed */
     const struct vcpu_mem *mem;    /* borrowed */
-    struct mmu *mmu;               /* borrowed; the argument of mem's functions, by way of the vcpu */
+    struct mmu *mmu; /* borrowed; the argument of mem's functions, by way of the vcpu */
 
     /* Set by vcpu_mode_changed, taken by dbt. */
     bool mode_dirty;
 
     /* The guest's x87, MMX, SSE and AVX state while parked, in XSAVE format. */
     _Alignas(64) uint8_t fpu_area[FPU_AREA_SIZE];
-    /* Memory operand of an instruction that is executed alone (dbt/single.h), congruent modulo 64. */
+    /* Memory operand of an instruction that is executed alone (dbt/single.h), congruent modulo 64.
+     */
     _Alignas(64) uint8_t bounce[4096];
 };
 

@@ -128,7 +128,7 @@ uint32_t context_key(const struct vcpu *v)
         key |= KEY_SIMD_NM;
     if ((v->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
         key |= KEY_WAIT_NM;
-    if (v->cr4 & CR4_OSXSAVE)
+    if ((v->cr4 & CR4_OSXSAVE) && (v->xcr0 & XCR0_AVX))
         key |= KEY_AVX;
     return key;
 }

@@ -35,7 +35,7 @@ enum key {
     KEY_SIMD_NM = 1u << 12, /* CR0.TS */
     KEY_WAIT_NM = 1u << 13, /* CR0.MP and TS */
     KEY_MMX_UD = 1u << 14,  /* CR0.EM */
-    KEY_AVX = 1u << 15,     /* CR4.OSXSAVE and XCR0: AVX may be used */
+    KEY_AVX = 1u << 15,     /* CR4.OSXSAVE and XCR0.AVX */
     KEY_STEP =
         1u << 16, /* EFLAGS.TF, or an interrupt shadow: blocks of one instruction, not kept */
     KEY_LONG = 1u << 17, /* reserved for 64-bit guests */

@@ -49,7 +49,9 @@ static int check_fpu(struct vcpu *v, const struct insn *in)
 
     if (in->op == OP_FWAIT)
         return (v->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS) ? vcpu_raise(v, VEC_NM) : 0;
-    if ((attr & A_AVX) && !(v->cr4 & CR4_OSXSAVE))
+    if (in->vex && vcpu_real_segments(v))
+        return vcpu_raise(v, VEC_UD);
+    if ((attr & A_AVX) && !((v->cr4 & CR4_OSXSAVE) && (v->xcr0 & XCR0_AVX)))
         return vcpu_raise(v, VEC_UD);
     if ((attr & A_SSE) && ((v->cr0 & CR0_EM) || !(v->cr4 & CR4_OSFXSR)))
         return vcpu_raise(v, VEC_UD);
@@ -99,6 +101,57 @@ int single_raise_host(struct vcpu *v, int trap)
     }
 }
 
+static uint16_t fpu_status(void)
+{
+    uint16_t status;
+    __asm__ volatile("fnstsw %0" : "=a"(status));
+    return status;
+}
+
+enum { FSW_ES = 0x80 };
+
+/* An x87 exception that is pending comes before the memory access of a waiting instruction. */
+static int check_pending(struct vcpu *v, const struct insn *in)
+{
+    bool waits = (in->row->attr & (A_X87 | A_MMX)) && in->op != OP_FNSTCW && in->op != OP_FNSTSW;
+
+    return waits && (fpu_status() & FSW_ES) ? vcpu_raise(v, VEC_MF) : 0;
+}
+
+static int run_single(struct dbt *d, const void *code)
+{
+    d->stats.singles++;
+    d->single_running = true;
+    int trap = dbt_run_single(d, code);
+    d->single_running = false;
+    return trap ? single_raise_host(&d->cpu, trap - 1) : 0;
+}
+
+/*
+ * A store from the FPU. From an x87 register: it is executed before the memory is looked at, since
+ * it makes no access if it meets an unmasked exception; if memory faults the FPU is as before. From
+ * an MMX register: the FPU has gone over to MMX even if memory faults; VCVTPS2PH: it has raised its
+ * exceptions.
+ */
+static int store_from_fpu(struct dbt *d, const struct insn *in, const void *code, uint32_t gva,
+                          unsigned size)
+{
+    struct vcpu *v = &d->cpu;
+    _Alignas(16) uint8_t before[512];
+
+    __asm__ volatile("fxsave64 %0" : "=m"(before));
+    if (run_single(d, code))
+        return FAULT;
+    if ((in->row->attr & A_X87) && (fpu_status() & FSW_ES))
+        return 0;
+    if (v->mem->probe_write(v, gva, size, v->cpl == 3)) {
+        if (in->row->attr & A_X87)
+            __asm__ volatile("fxrstor64 %0" : : "m"(before));
+        return FAULT;
+    }
+    return v->mem->write(v, gva, v->bounce + (gva & 63), size, v->cpl == 3);
+}
+
 static int execute_copied(struct dbt *d, const struct insn *in)
 {
     struct vcpu *v = &d->cpu;
@@ -108,8 +161,11 @@ static int execute_copied(struct dbt *d, const struct insn *in)
     unsigned size = in->mem_size;
     uint32_t gva = 0, offset = 0, skipped = 0;
 
-    if (check_fpu(v, in))
+    fpu_unpark(v);
+    if (check_fpu(v, in) || check_pending(v, in))
         return FAULT;
+    bool from_fpu =
+        writes && !(row->attr & A_MEM_READ) && (row->attr & (A_X87 | A_MMX | A_SSE | A_AVX));
     if (memory) {
         uint32_t bits = bit_offset(v, in), ea = emulate_ea(v, in) + bits;
         if (in->addrsize == 2)
@@ -126,7 +182,7 @@ static int execute_copied(struct dbt *d, const struct insn *in)
             return vcpu_raise_error(v, VEC_AC, 0);
         offset = gva & 63;
         skipped = bits; /* the CPU adds it once more */
-        if (writes && v->mem->probe_write(v, gva, size, v->cpl == 3))
+        if (writes && !from_fpu && v->mem->probe_write(v, gva, size, v->cpl == 3))
             return FAULT;
         if ((row->attr & A_MEM_READ) || !writes) {
             if (v->mem->read(v, gva, v->bounce + offset, size, v->cpl == 3))
@@ -136,15 +192,14 @@ static int execute_copied(struct dbt *d, const struct insn *in)
     const void *code = translate_single(d, in, (int32_t)(offset - skipped));
     if (!code)
         return vcpu_raise(v, VEC_UD);
-    d->stats.singles++;
     fpu_unpark(v);
-    d->single_running = true;
-    int trap = dbt_run_single(d, code);
-    d->single_running = false;
-    if (trap)
-        return single_raise_host(v, trap - 1);
-    if (writes && v->mem->write(v, gva, v->bounce + offset, size, v->cpl == 3))
+    if (from_fpu) {
+        if (store_from_fpu(d, in, code, gva, size))
+            return FAULT;
+    } else if (run_single(d, code) ||
+               (writes && v->mem->write(v, gva, v->bounce + offset, size, v->cpl == 3))) {
         return FAULT;
+    }
     v->rip = (uint32_t)v->rip + in->len;
     return 0;
 }

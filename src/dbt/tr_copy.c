@@ -14,6 +14,7 @@ struct fields {
     bool high; /* one is AH, CH, DH or BH */
     bool reg_gpr, rm_gpr, opcode_gpr,
         vvvv_gpr; /* non-byte general registers, by where they are named */
+    bool gpr;     /* any kind of general register operand */
     bool sized;   /* an operand's width is the operand size */
 };
 
@@ -28,6 +29,7 @@ static struct fields classify(const struct insn *in)
 
         if (o->width == W_V || o->width == W_Z)
             f.sized = true;
+        f.gpr |= o->kind == K_G || o->kind == K_E || o->kind == K_R || o->kind == K_B;
         switch (o->kind) {
         case K_G:
             reg = in->reg;
@@ -68,7 +70,8 @@ static struct hop host_opcode(const struct insn *in, const struct fields *f)
     if (in->vex) {
         op.vex = true;
         op.vex_l = in->vex_l;
-        op.vex_w = in->vex_w;
+        /* With general registers, named or not, W = 1 means 64 bits, which a 32-bit CPU ignores. */
+        op.vex_w = f->gpr || in->row->w < 0 ? 0 : in->vex_w;
         op.vex_pp = in->vex_pp;
         op.vex_vvvv = f->vvvv_gpr ? (uint8_t)tr_gpr(in->vex_vvvv) : in->vex_vvvv;
         return op;
@@ -95,8 +98,14 @@ static void copy_immediate(struct tr *t)
 {
     const struct insn *in = &t->in;
 
-    if (in->imm_off)
-        emit_bytes(&t->e, in->bytes + in->imm_off, in->imm_size + in->imm2_size);
+    if (!in->imm_off)
+        return;
+    if (in->row->operand[3].kind ==
+        K_L) { /* bit 7 would name registers that a 32-bit CPU has not */
+        emit_byte(&t->e, in->bytes[in->imm_off] & 0x7F);
+        return;
+    }
+    emit_bytes(&t->e, in->bytes + in->imm_off, in->imm_size + in->imm2_size);
 }
 
 static bool is_bit_test(const struct insn *in)

@@ -116,10 +116,33 @@ static bool fpu_refused(const struct tr *t)
 
     if (t->in.op == OP_FWAIT)
         return t->key & KEY_WAIT_NM;
+    if (t->in.vex && (t->key & (KEY_PROTECTED | KEY_V86)) != KEY_PROTECTED)
+        return true;
     return ((attr & A_X87) && (t->key & KEY_X87_NM)) ||
            ((attr & A_MMX) && (t->key & (KEY_MMX_UD | KEY_SIMD_NM))) ||
            ((attr & A_SSE) && (t->key & (KEY_SIMD_UD | KEY_SIMD_NM))) ||
            ((attr & A_AVX) && (!(t->key & KEY_AVX) || (t->key & KEY_SIMD_NM)));
+}
+
+/* Instructions whose access is not just their operand, so that a limit cannot be probed before: bit
+   tests with a register offset, gathers, and moves of which a mask decides what is accessed at all.
+ */
+static bool reaches_elsewhere(const struct insn *in)
+{
+    switch (in->op) {
+    case OP_BT:
+    case OP_BTS:
+    case OP_BTR:
+    case OP_BTC:
+        return in->row->operand[1].kind == K_G;
+    case OP_VMASKMOVPS:
+    case OP_VMASKMOVPD:
+    case OP_VPMASKMOVD:
+    case OP_VPMASKMOVQ:
+        return true;
+    default:
+        return in->vsib;
+    }
 }
 
 static bool may_copy(const struct tr *t)
@@ -132,10 +155,7 @@ static bool may_copy(const struct tr *t)
         return true;
     if (t->mixed || in->mem_size == 0)
         return false;
-    /* A register bit offset reaches beyond what the probe of a limit covers. */
-    bool bits = (in->op == OP_BT || in->op == OP_BTS || in->op == OP_BTR || in->op == OP_BTC) &&
-                in->row->operand[1].kind == K_G;
-    if ((bits || in->vsib) && (in->addrsize != 4 || !tr_flat(t, in->seg) || (t->user & 1)))
+    if (reaches_elsewhere(in) && (in->addrsize != 4 || !tr_flat(t, in->seg) || (t->user & 1)))
         return false;
     return true;
 }

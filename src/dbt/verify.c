@@ -16,7 +16,14 @@
 #include "dbt/listing.h"
 #include "dbt/translate.h"
 
-enum { FX_FIRST = 32, FX_LAST = 416, FX_MXCSR = 24 };
+enum {
+    FX_FIRST = 32,
+    FX_LAST = 416,
+    FX_MXCSR = 24,
+    XSTATE_BV = 512,
+    YMM_FIRST = 576,
+    YMM_BYTES = 128
+};
 
 /* Splits an access at page ends and logs it. Returns 0, FAULT, or 1 when verification is abandoned.
  */
@@ -187,6 +194,9 @@ static const char *difference(struct dbt *d, const struct verify_state *got, boo
         __builtin_memcmp(got->fpu + FX_MXCSR, want->fpu + FX_MXCSR, 4) ||
         __builtin_memcmp(got->fpu + FX_FIRST, want->fpu + FX_FIRST, FX_LAST - FX_FIRST))
         return "FPU state";
+    if ((got->fpu[XSTATE_BV] & want->fpu[XSTATE_BV] & XCR0_AVX) &&
+        __builtin_memcmp(got->fpu + YMM_FIRST, want->fpu + YMM_FIRST, YMM_BYTES))
+        return "YMM registers";
     for (unsigned i = 0; i < check->count; i++) {
         mmu_phys_read(d->mmu, check->store[i].gpa, bytes, check->store[i].size);
         if (__builtin_memcmp(bytes, check->store[i].after, check->store[i].size))

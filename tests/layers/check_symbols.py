@@ -44,6 +44,7 @@ IN_OBJECT = [
     ("cache.c.o", {"strerror"}, "dbt_create"),
     ("context.c.o", {"strerror"}, "dbt_create"),
     ("fault.c.o", {"strerror", "pthread_once", "sigaddset", "sigemptyset"}, "dbt_create"),
+    ("fault.c.o", {"raise"}, "the process dies of a signal that somebody sent"),
     ("listing.c.o", {"cs_*", "fprintf", "fputs", "fputc", "snprintf"}, "listings park the FPU"),
     ("verify.c.o", {"fprintf"}, "the report of a difference ends the run"),
 ]
