@@ -127,81 +127,100 @@ static int run_single(struct dbt *d, const void *code)
     return trap ? single_raise_host(&d->cpu, trap - 1) : 0;
 }
 
+/* The linear address of the memory operand, its segment and alignment checked. *bits: how much of
+   it is the bit offset. */
+static int locate(struct vcpu *v, const struct insn *in, uint32_t *gva, uint32_t *bits)
+{
+    uint32_t attr = in->row->attr, ea = emulate_ea(v, in);
+    unsigned size = in->mem_size, align = size == 10 ? 8 : size;
+    unsigned access =
+        (attr & A_MEM_WRITE ? ACCESS_WRITE : 0) | (attr & A_MEM_READ ? ACCESS_READ : 0);
+
+    *bits = bit_offset(v, in);
+    ea += *bits;
+    if (in->addrsize == 2)
+        ea &= 0xFFFF;
+    if (segment_linear(v, in->seg, ea, size, access ? access : ACCESS_READ, gva))
+        return FAULT;
+    if ((attr & A_ALIGNED) && (*gva & (size - 1)))
+        return vcpu_raise_error(v, VEC_GP, 0);
+    if (align <= 8 && (*gva & (align - 1)) && segment_checks_alignment(v))
+        return vcpu_raise_error(v, VEC_AC, 0);
+    return 0;
+}
+
+static int execute_without_memory(struct dbt *d, const struct insn *in)
+{
+    const void *code = translate_single(d, in, 0);
+    return code ? run_single(d, code) : vcpu_raise(&d->cpu, VEC_UD);
+}
+
 /*
- * A store from the FPU. From an x87 register: it is executed before the memory is looked at, since
- * it makes no access if it meets an unmasked exception; if memory faults the FPU is as before. From
- * an MMX register: the FPU has gone over to MMX even if memory faults; VCVTPS2PH: it has raised its
+ * A store from the FPU is executed before its memory is looked at. From an x87 register: it makes
+ * no access if it meets an unmasked exception, and if memory faults the FPU is as before. From an
+ * MMX register: the FPU has gone over to MMX even if memory faults. VCVTPS2PH: it has raised its
  * exceptions.
  */
-static int store_from_fpu(struct dbt *d, const struct insn *in, const void *code, uint32_t gva,
-                          unsigned size)
+static int execute_fpu_store(struct dbt *d, const struct insn *in)
 {
     struct vcpu *v = &d->cpu;
     _Alignas(16) uint8_t before[512];
+    uint32_t gva, bits;
 
     __asm__ volatile("fxsave64 %0" : "=m"(before));
-    if (run_single(d, code))
+    if (execute_without_memory(d, in))
         return FAULT;
     if ((in->row->attr & A_X87) && (fpu_status() & FSW_ES))
         return 0;
-    if (v->mem->probe_write(v, gva, size, v->cpl == 3)) {
+    if (locate(v, in, &gva, &bits) || v->mem->write(v, gva, v->bounce, in->mem_size, v->cpl == 3)) {
         if (in->row->attr & A_X87)
             __asm__ volatile("fxrstor64 %0" : : "m"(before));
         return FAULT;
     }
-    return v->mem->write(v, gva, v->bounce + (gva & 63), size, v->cpl == 3);
+    return 0;
+}
+
+static int execute_memory(struct dbt *d, const struct insn *in)
+{
+    struct vcpu *v = &d->cpu;
+    bool writes = in->row->attr & A_MEM_WRITE, reads = !writes || (in->row->attr & A_MEM_READ);
+    bool user = v->cpl == 3;
+    uint32_t gva, bits;
+
+    if (locate(v, in, &gva, &bits) || (writes && v->mem->probe_write(v, gva, in->mem_size, user)) ||
+        (reads && v->mem->read(v, gva, v->bounce + (gva & 63), in->mem_size, user)))
+        return FAULT;
+    /* The CPU adds the bit offset once more. */
+    const void *code = translate_single(d, in, (int32_t)((gva & 63) - bits));
+    if (!code)
+        return vcpu_raise(v, VEC_UD);
+    fpu_unpark(v);
+    if (run_single(d, code))
+        return FAULT;
+    return writes ? v->mem->write(v, gva, v->bounce + (gva & 63), in->mem_size, user) : 0;
 }
 
 static int execute_copied(struct dbt *d, const struct insn *in)
 {
     struct vcpu *v = &d->cpu;
-    const struct decode_row *row = in->row;
-    bool memory = in->has_mem && !(row->attr & A_NO_ACCESS);
-    bool writes = memory && (row->attr & A_MEM_WRITE);
-    unsigned size = in->mem_size;
-    uint32_t gva = 0, offset = 0, skipped = 0;
+    uint32_t attr = in->row->attr;
+    int r;
 
     fpu_unpark(v);
     if (check_fpu(v, in) || check_pending(v, in))
         return FAULT;
-    bool from_fpu =
-        writes && !(row->attr & A_MEM_READ) && (row->attr & (A_X87 | A_MMX | A_SSE | A_AVX));
-    if (memory) {
-        uint32_t bits = bit_offset(v, in), ea = emulate_ea(v, in) + bits;
-        if (in->addrsize == 2)
-            ea &= 0xFFFF;
-        unsigned access = (row->attr & A_MEM_READ ? ACCESS_READ : 0) | (writes ? ACCESS_WRITE : 0);
-        if (!size || size > 64)
-            return vcpu_raise(v, VEC_UD);
-        if (segment_linear(v, in->seg, ea, size, access ? access : ACCESS_READ, &gva))
-            return FAULT;
-        if ((row->attr & A_ALIGNED) && (gva & (size - 1)))
-            return vcpu_raise_error(v, VEC_GP, 0);
-        unsigned align = size == 10 ? 8 : size;
-        if (align <= 8 && (gva & (align - 1)) && segment_checks_alignment(v))
-            return vcpu_raise_error(v, VEC_AC, 0);
-        offset = gva & 63;
-        skipped = bits; /* the CPU adds it once more */
-        if (writes && !from_fpu && v->mem->probe_write(v, gva, size, v->cpl == 3))
-            return FAULT;
-        if ((row->attr & A_MEM_READ) || !writes) {
-            if (v->mem->read(v, gva, v->bounce + offset, size, v->cpl == 3))
-                return FAULT;
-        }
-    }
-    const void *code = translate_single(d, in, (int32_t)(offset - skipped));
-    if (!code)
-        return vcpu_raise(v, VEC_UD);
-    fpu_unpark(v);
-    if (from_fpu) {
-        if (store_from_fpu(d, in, code, gva, size))
-            return FAULT;
-    } else if (run_single(d, code) ||
-               (writes && v->mem->write(v, gva, v->bounce + offset, size, v->cpl == 3))) {
-        return FAULT;
-    }
-    v->rip = (uint32_t)v->rip + in->len;
-    return 0;
+    if (!in->has_mem || (attr & A_NO_ACCESS))
+        r = execute_without_memory(d, in);
+    else if (!in->mem_size || in->mem_size > 64)
+        r = vcpu_raise(v, VEC_UD);
+    else if ((attr & A_MEM_WRITE) && !(attr & A_MEM_READ) &&
+             (attr & (A_X87 | A_MMX | A_SSE | A_AVX)))
+        r = execute_fpu_store(d, in);
+    else
+        r = execute_memory(d, in);
+    if (r == 0)
+        v->rip = (uint32_t)v->rip + in->len;
+    return r;
 }
 
 int single_step(struct dbt *d, const struct insn *in)
