@@ -19,7 +19,10 @@ void tr_string(struct tr *t)
     bool source = in->op == OP_MOVS || in->op == OP_LODS || in->op == OP_CMPS;
     bool dest = in->op != OP_LODS;
 
-    if (in->addrsize != 4 || t->mixed || (source && !tr_flat(t, in->seg)) ||
+    /* A kick may come before the first element of a repeated one, and nothing may in a shadow. */
+    bool open = t->in_shadow && (in->prefixes & (PREFIX_REP | PREFIX_REPNE));
+
+    if (open || in->addrsize != 4 || t->mixed || (source && !tr_flat(t, in->seg)) ||
         (dest && !tr_flat(t, SEG_ES))) {
         tr_callout(t);
         return;

@@ -66,7 +66,7 @@ GUEST(polls_in_shadow, "mov $0x7FFFFFFF, %edi\n"
                                                                              "1: incl 0x300004\n"
                                                                              "2: iret\n");
 
-static void keeps_shadows(struct bench *b)
+static void keep_shadows(struct bench *b, const uint8_t *begin, const uint8_t *end)
 {
     struct kicker k = {.victim = pthread_self()};
 
@@ -74,7 +74,7 @@ static void keeps_shadows(struct bench *b)
     b->vector = 0x40;
     bench_put32(b, DATA, 0);
     bench_put32(b, DATA + 4, 0);
-    BENCH_LOAD(b, CODE, polls_in_shadow);
+    bench_load(b, CODE, begin, end);
     b->on_poll = raise_line;
     assert_int_equal(pthread_create(&k.thread, NULL, kick, &k), 0);
     bench_run(b);
@@ -87,11 +87,45 @@ static void keeps_shadows(struct bench *b)
     assert_int_equal(bench_get32(b, DATA + 4), 0);
 }
 
+static void keeps_shadows(struct bench *b)
+{
+    keep_shadows(b, polls_in_shadow, polls_in_shadow_end);
+}
+
+/* A REP string is a safe point between its elements, but not before the first. */
+GUEST(string_in_shadow, "mov $0x7FFFFFFF, %edi\n"
+                        "1: cli\n"
+                        "mov $4, %ecx\n"
+                        "mov $0x301000, %esi\n"
+                        "sti\n"
+                        "2: rep lodsb\n"
+                        "cmpl $300, 0x300000\n"
+                        "jae 3f\n"
+                        "dec %edi\n"
+                        "jnz 1b\n"
+                        "3: cli\n"
+                        "hlt\n"
+                        ".org 0x1000\n"
+                        "incl 0x300000\n"
+                        "cmpl $" AT("2b") ", (%esp)\n"
+                                          "jne 2f\n"
+                                          "cmp $4, %ecx\n"
+                                          "jne 2f\n"
+                                          "incl 0x300004\n"
+                                          "2: iret\n");
+
+static void keeps_shadow_of_string(struct bench *b)
+{
+    keep_shadows(b, string_in_shadow, string_in_shadow_end);
+}
+
 static void nothing_comes_between_sti_and_an_instruction_that_polls(void **state)
 {
     (void)state;
     bench_scenario_with(keeps_shadows, &(struct dbt_options){.no_bmi2 = true});
     bench_scenario_with(keeps_shadows, NULL);
+    bench_scenario_with(keeps_shadow_of_string, &(struct dbt_options){.no_bmi2 = true});
+    bench_scenario_with(keeps_shadow_of_string, NULL);
 }
 
 /* ---- the end of a 16-bit segment ---- */
