@@ -81,6 +81,10 @@ static bool many_accesses(unsigned op, uint16_t opcode)
     case OP_LFS:
     case OP_LGS:
     case OP_JMP_FAR_IND:
+    case OP_VMASKMOVPS:
+    case OP_VMASKMOVPD:
+    case OP_VPMASKMOVD:
+    case OP_VPMASKMOVQ:
     case OP_FXSAVE:
     case OP_FXRSTOR:
     case OP_FLDENV:

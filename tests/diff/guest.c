@@ -38,9 +38,10 @@ const char *const guest_variant_names[VARIANT_COUNT] = {"user", "super", "kernel
 
 /* arch/x86: cpu/common.c of Linux, as far as a program can see it, and CPL 1's at 13 and 14. */
 static const uint64_t gdt[16] = {
-    [1] = 0x00CF9B000000FFFF, [2] = 0x00AF9B000000FFFF,  [3] = 0x00CF93000000FFFF,
-    [4] = 0x00CFFB000000FFFF, [5] = 0x00CFF3000000FFFF,  [6] = 0x00AFFB000000FFFF,
-    [8] = 0xE0008B0004000067, [13] = 0x00CFBB000000FFFF, [14] = 0x00CFB3000000FFFF,
+    [1] = 0x00CF9B000000FFFF,  [2] = 0x00AF9B000000FFFF,  [3] = 0x00CF93000000FFFF,
+    [4] = 0x00CFFB000000FFFF,  [5] = 0x00CFF3000000FFFF,  [6] = 0x00AFFB000000FFFF,
+    [8] = 0xE0008B0004000067,  [13] = 0x00CFBB000000FFFF, [14] = 0x00CFB3000000FFFF,
+    [15] = 0x0040F30000000000, /* the CPU's number is its limit */
 };
 static const uint64_t ldt[1] = {0x5050F3000000FFFF};
 
