@@ -73,6 +73,7 @@ int op_avx_gather(struct vcpu *v, const struct insn *in)
         return FAULT;
     count = (in->vex_l ? 32 : 16) / max_u32(size, index_size);
     extend_mask(v, mask, (in->vex_l ? 32 : 16) / size, size);
+    clear_from(v, dest, in->vex_l ? 32 : 16);
     for (unsigned i = 0; i < count; i++) {
         if (element_is_set(v, mask, i, size)) {
             uint32_t offset = element_offset(v, in, index_size, i);

@@ -207,7 +207,7 @@ static int execute_copied(struct dbt *d, const struct insn *in)
     int r;
 
     fpu_unpark(v);
-    if (check_fpu(v, in) || check_pending(v, in))
+    if (check_fpu(v, in) || (in->has_mem && check_pending(v, in)))
         return FAULT;
     if (!in->has_mem || (attr & A_NO_ACCESS))
         r = execute_without_memory(d, in);

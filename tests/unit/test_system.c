@@ -230,8 +230,10 @@ static void arpl_raises_the_rpl_of_its_destination(void **state)
     RUN_OK(e, 2, 0x63, 0xC8);
     assert_int_equal(v->host_flags, 0);
     v->regs[REG_BX] = 0x8000;
-    flatmem_put16(&e->w.m, 0x8000, 3);
+    flatmem_put16(&e->w.m, 0x8000, 3); /* nothing to raise: it is not written */
     flatmem_fault(&e->w.m, 0x8000, 0x8000, FLATMEM_WRITE, true);
+    RUN_OK(e, 2, 0x63, 0x0B);
+    flatmem_put16(&e->w.m, 0x8000, 1);
     RUN_FAULTS(e, VEC_PF, 7, 0x63, 0x0B);
 }
 
