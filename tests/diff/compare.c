@@ -114,7 +114,7 @@ static uint32_t near_cr2(const struct insn *in, uint32_t native, uint32_t guest)
 {
     bool many = many_accesses(in->op, (uint16_t)(in->map << 8 | in->opcode)) || in->mem_size == 10;
     if (many && in->addrsize == 2 && (uint16_t)(native - guest + 512) < 1024)
-        return guest; /* of an operand that goes past FFFFh, the rest may wrap */
+        return guest; /* of what goes past FFFFh, the rest may wrap */
     return many && native - guest + 512 < 1024 ? guest : native;
 }
 
@@ -162,8 +162,11 @@ unsigned compare_outcome(const struct testcase *c, const struct guest *g,
     }
     unsigned f = compare_fpu(n->fpu, s->fpu, print);
     /* A store from an MMX register has been seen to enter MMX mode before its fault. */
-    if ((last->row->attr & A_MMX) && native->vector == VEC_PF)
+    if ((last->row->attr & A_MMX) && native->vector != VEC_BP)
         f &= ~(unsigned)DIFF_X87;
+    /* How far a gather has come, and whether it has cleared what is above, at a fault. */
+    if (last->vsib && native->vector != VEC_BP)
+        f &= ~(unsigned)(DIFF_XMM | DIFF_YMM);
     return d | f;
 }
 

@@ -594,6 +594,10 @@ bool operands_set(struct operands *o)
     uint32_t attr = in->row->attr;
     if (in->has_mem && !set_memory(o))
         return false;
+    /* Whether the rest of an operand of several accesses wraps at FFFFh is the CPU's choice. */
+    if (in->has_mem && in->addrsize == 2 && effective(o) + mem_bytes(in) > 0x10000 &&
+        (mem_bytes(in) & (mem_bytes(in) - 1 + (mem_bytes(in) > 32))))
+        return false;
     /* At CPL 0 the guest's end marker is another one. */
     const struct region *at =
         in->has_mem ? layout_find(effective(o) + seg_base(o, in->seg), 1) : NULL;
