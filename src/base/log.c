@@ -31,7 +31,8 @@ int log_parse(const char *list, uint32_t *mask, struct err *err)
                 break;
         }
         if (i == ARRAY_LEN(categories))
-            return err_set(err, EINVAL, "-d: unknown category '%.*s' (see -d help)", (int)len, list);
+            return err_set(err, EINVAL, "-d: unknown category '%.*s' (see -d help)", (int)len,
+                           list);
         *mask |= 1u << i;
         list += len + (list[len] == ',');
     }

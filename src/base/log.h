@@ -25,7 +25,7 @@ enum log_bit {
 #define X(id, name, help) LOG_BIT_##id,
     LOG_CATEGORIES(X)
 #undef X
-    LOG_BIT_COUNT
+        LOG_BIT_COUNT
 };
 
 enum log_category {

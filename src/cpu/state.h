@@ -2,13 +2,13 @@
  * The architectural state of one virtual CPU, and what it needs to know of its surroundings.
  *
  * Invariants:
- *  - While translated code runs, general registers, arithmetic flags, DF and the FPU are live in
- * the host CPU; whenever C runs, the general registers and flags are here. The FPU stays live in
- * the host unless fpu_parked (cpu/fpu.h).
+ *  - While translated code runs, general registers, arithmetic flags, DF and the FPU are live in the
+ *    host CPU; whenever C runs, the general registers and flags are here. The FPU stays live in the
+ *    host unless fpu_parked (cpu/fpu.h).
  *  - The upper halves of regs[] are zero for a 32-bit guest.
  *  - Every change of a segment register, CR0, CR3, CR4, EFER, CPL or of EFLAGS.VM/TF goes through a
  *    function of cpu/ that calls vcpu_mode_changed, so that dbt can choose another window and block
- * key.
+ *    key.
  */
 #ifndef CPU_STATE_H
 #define CPU_STATE_H

@@ -3,15 +3,18 @@
  * them; linked by patching direct jumps; dropped when their source bytes change.
  *
  * Invariants:
- *  - A dropped block is never entered again: every jump that was patched to lead to it is led back
- * to its own stub, its tag-checked entry becomes a jump to the look-up, and so does its landing
- * pad. Jump caches and return rings may therefore hold its address until the code cache is emptied.
- *  - A jump is patched only within one linear page, or in the supervisor's or unpaged window, of
- * which there is one address space at any time: block_code_unmapped undoes it
- * (docs/translation.md).
- *  - Pages that hold blocks are write-protected in every window; but where code and data are mixed,
- * so that a page is written and executed in turn, its blocks check their own source bytes when
- * entered and end behind stores, and the page stays writable until the code cache is emptied.
+ *
+ * A dropped block is never entered again: every jump that was patched to lead to it is led back to
+ * its own stub, its tag-checked entry becomes a jump to the look-up, and so does its landing pad.
+ * Jump caches and return rings may therefore hold its address until the code cache is emptied.
+ *
+ * A jump is patched only within one linear page, or in the supervisor's or unpaged window, of which
+ * there is one address space at any time: block_code_unmapped undoes it (docs/translation.md).
+ *
+ * Pages that hold blocks are write-protected in every window. But where code and data are mixed, so
+ * that a page is written and executed in turn, its blocks check their own source bytes when entered
+ * and end behind stores, and the page stays writable. After a time, longer at each relapse, it is
+ * protected again.
  */
 #include "dbt/engine.h"
 

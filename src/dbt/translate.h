@@ -7,7 +7,7 @@
  *  - Flags, DF and the FPU are the guest's throughout: templates use flag-free instructions only.
  *  - Guest ESP is r12 + pend; tr_commit_esp makes pend 0. Blocks and callouts begin with pend = 0.
  *  - r8-r11 are scratch: r8 address, r9 segment base or saved register, r10 value, r11 link or
- * count.
+ *    count.
  */
 #ifndef DBT_TRANSLATE_H
 #define DBT_TRANSLATE_H

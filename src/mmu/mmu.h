@@ -7,7 +7,7 @@
  * it may be stale until the guest executes MOV CR3, INVLPG or changes CR0 or CR4 (docs/memory.md).
  *
  *  - WINDOW_USER: one per CR3; holds only pages with U=1; used at CPL 3, and by supervisor sites
- * that have learned that they touch user pages.
+ *    that have learned that they touch user pages.
  *  - WINDOW_SUPER: one; holds only pages with U=0; used at CPL 0-2. At MOV CR3 it is revalidated
  *    against the new directory, so that what address spaces share stays warm.
  *  - WINDOW_FLAT: one; paging off.
@@ -16,7 +16,7 @@
  *  - Nothing but guest RAM and ROM is ever mapped inside a window's stride.
  *  - What a window maps has its A bits set, and its D bit where it is mapped writable.
  *  - A guest-physical page that holds translated code (page flag RAM_CODE) is writable in no
- * window.
+ *    window.
  *  - A drop never fails silently: where munmap of a part fails, the whole enclosing run goes.
  *
  * Built with -mgeneral-regs-only; callbacks into C that uses the FPU park it first.
