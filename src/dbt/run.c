@@ -561,7 +561,7 @@ void dbt_print_stats(const struct dbt *d, FILE *to)
 #undef STAT
     for (unsigned op = 0; op < OP_COUNT; op++) {
         if (d->callouts_by_op[op])
-            fprintf(to, "%14llu  of them, %s\n", (unsigned long long)d->callouts_by_op[op],
+            fprintf(to, "%14llu  %s executed in C\n", (unsigned long long)d->callouts_by_op[op],
                     decode_op_name(op));
     }
 }
