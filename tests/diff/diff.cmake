@@ -8,9 +8,9 @@ endfunction()
 
 set(safety $<TARGET_FILE:test_safety>)
 diff_again(test_safety_compat_layout
-    sh -c "setarch -L true 2>/dev/null || exit 77; exec setarch -L \"$0\"" ${safety})
+    sh -c "setarch -L true 2>/dev/null && exec setarch -L \"$0\" || exit 77" ${safety})
 diff_again(test_safety_unlimited_stack
-    sh -c "ulimit -s unlimited 2>/dev/null || exit 77; exec \"$0\"" ${safety})
+    sh -c "ulimit -s unlimited 2>/dev/null && exec \"$0\" || exit 77" ${safety})
 
 set(hidden -AVX2_Usable,-AVX2,-AVX512F_Usable,-AVX512F,-AVX512VL,-ERMS,-FSRM)
 diff_again(test_safety_without_avx test_safety)
