@@ -108,7 +108,15 @@ static uint16_t fpu_status(void)
     return status;
 }
 
-enum { FSW_ES = 0x80 };
+static uint16_t fpu_control(void)
+{
+    uint16_t control;
+    __asm__ volatile("fnstcw %0" : "=m"(control));
+    return control;
+}
+
+/* Exception flags and masks but for precision, with which a result is stored all the same. */
+enum { FSW_ES = 0x80, FPU_NO_RESULT = 0x1F };
 
 /* An x87 exception that is pending comes before the memory access of a waiting instruction. */
 static int check_pending(struct vcpu *v, const struct insn *in)
@@ -170,7 +178,7 @@ static int execute_fpu_store(struct dbt *d, const struct insn *in)
     __asm__ volatile("fxsave64 %0" : "=m"(before));
     if (execute_without_memory(d, in))
         return FAULT;
-    if ((in->row->attr & A_X87) && (fpu_status() & FSW_ES))
+    if ((in->row->attr & A_X87) && (fpu_status() & ~fpu_control() & FPU_NO_RESULT))
         return 0;
     if (locate(v, in, &gva, &bits) || v->mem->write(v, gva, v->bounce, in->mem_size, v->cpl == 3)) {
         if (in->row->attr & A_X87)

@@ -90,6 +90,21 @@ bool verify_checks(const struct insn *in)
     return in->row && ((in->row->attr & A_COPY) || translate_has_template(in->op));
 }
 
+/* Instructions that the manual leaves some freedom in what they have done, or say in CR2, when they fault. */
+static bool fault_is_open(const struct insn *in)
+{
+    switch (in->op) {
+    case OP_CMPS:
+    case OP_VMASKMOVPS:
+    case OP_VMASKMOVPD:
+    case OP_VPMASKMOVD:
+    case OP_VPMASKMOVQ:
+        return true;
+    default:
+        return in->vsib || ((in->row->attr & A_MMX) && (in->row->attr & A_MEM_WRITE));
+    }
+}
+
 static void capture(struct verify_state *s, struct vcpu *v)
 {
     fpu_park(v);
@@ -135,6 +150,7 @@ const void *verify_block(struct dbt *d, struct block *b)
         uint64_t rip = v->rip;
         if (single_fetch(d, &in) == FAULT || (verify_checks(&in) && single_step(d, &in) == FAULT)) {
             check->faulted = true;
+            check->abandoned = in.row && fault_is_open(&in);
             check->exc = v->exc;
             break;
         }
