@@ -341,6 +341,18 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
    is not of the kind that is copied. */
 const void *translate_single(struct dbt *d, const struct insn *in, int32_t offset);
 
+/* BT and kin with a register as bit offset, which reaches beyond the operand (SDM 2A, BT). */
+static inline bool translate_has_bit_offset(const struct insn *in)
+{
+    return (in->op == OP_BT || in->op == OP_BTS || in->op == OP_BTR || in->op == OP_BTC) &&
+           in->row->operand[1].kind == K_G;
+}
+/* AVX moves of which a mask decides what is accessed at all. */
+static inline bool translate_is_masked(const struct insn *in)
+{
+    return in->op == OP_VMASKMOVPS || in->op == OP_VMASKMOVPD || in->op == OP_VPMASKMOVD ||
+           in->op == OP_VPMASKMOVQ;
+}
 /* Whether an op is translated by a template of its own, neither copied nor executed in C. */
 bool translate_has_template(unsigned op);
 /* Applies the features that `model` hides: in->row becomes what the same bytes mean without them,

@@ -64,23 +64,14 @@ static int check_fpu(struct vcpu *v, const struct insn *in)
     return 0;
 }
 
-/* The dword, word or quadword that a BT with a register bit offset touches (SDM 2A, BT). */
+/* How far from its operand the word or dword lies that a BT with a register bit offset touches. */
 static uint32_t bit_offset(const struct vcpu *v, const struct insn *in)
 {
-    if (in->row->operand[1].kind != K_G)
+    if (!translate_has_bit_offset(in))
         return 0;
-    switch (in->op) {
-    case OP_BT:
-    case OP_BTS:
-    case OP_BTR:
-    case OP_BTC: {
-        uint32_t bit = vcpu_get_reg(v, in->reg, in->opsize);
-        int32_t index = in->opsize == 2 ? (int16_t)bit >> 4 : (int32_t)bit >> 5;
-        return (uint32_t)index * in->opsize;
-    }
-    default:
-        return 0;
-    }
+    uint32_t bit = vcpu_get_reg(v, in->reg, in->opsize);
+    int32_t index = in->opsize == 2 ? (int16_t)bit >> 4 : (int32_t)bit >> 5;
+    return (uint32_t)index * in->opsize;
 }
 
 int single_raise_host(struct vcpu *v, int trap)

@@ -10,11 +10,7 @@
  */
 #include "dbt/layout.h"
 
-        .text
-        .globl dbt_stubs_begin
-dbt_stubs_begin:
-
-.macro SAVE_GUEST
+.macro SAVE_REGS
         mov     %rax, OFF_REGS+0(%r15)
         mov     %rcx, OFF_REGS+8(%r15)
         mov     %rdx, OFF_REGS+16(%r15)
@@ -23,6 +19,47 @@ dbt_stubs_begin:
         mov     %rbp, OFF_REGS+40(%r15)
         mov     %rsi, OFF_REGS+48(%r15)
         mov     %rdi, OFF_REGS+56(%r15)
+.endm
+
+/* All but rax, which often is needed longer. */
+.macro LOAD_REGS
+        mov     OFF_REGS+8(%r15), %rcx
+        mov     OFF_REGS+16(%r15), %rdx
+        mov     OFF_REGS+24(%r15), %rbx
+        mov     OFF_REGS+32(%r15), %r12
+        mov     OFF_REGS+40(%r15), %rbp
+        mov     OFF_REGS+48(%r15), %rsi
+        mov     OFF_REGS+56(%r15), %rdi
+.endm
+
+/* A function that C calls keeps C's registers, and the stack aligned for calls of C. */
+.macro ENTER_C_CALL
+        push    %rbx
+        push    %rbp
+        push    %r12
+        push    %r13
+        push    %r14
+        push    %r15
+        sub     $8, %rsp
+.endm
+
+.macro LEAVE_C_CALL
+        add     $8, %rsp
+        pop     %r15
+        pop     %r14
+        pop     %r13
+        pop     %r12
+        pop     %rbp
+        pop     %rbx
+        ret
+.endm
+
+        .text
+        .globl dbt_stubs_begin
+dbt_stubs_begin:
+
+.macro SAVE_GUEST
+        SAVE_REGS
         mov     %rsp, OFF_RING_SP(%r15)
         mov     OFF_C_SP(%r15), %rsp
         pushfq
@@ -34,13 +71,7 @@ dbt_stubs_begin:
 .macro LOAD_GUEST
         push    OFF_HOST_FLAGS(%r15)
         popfq
-        mov     OFF_REGS+8(%r15), %rcx
-        mov     OFF_REGS+16(%r15), %rdx
-        mov     OFF_REGS+24(%r15), %rbx
-        mov     OFF_REGS+32(%r15), %r12
-        mov     OFF_REGS+40(%r15), %rbp
-        mov     OFF_REGS+48(%r15), %rsi
-        mov     OFF_REGS+56(%r15), %rdi
+        LOAD_REGS
         mov     OFF_BASE(%r15), %r13
         mov     OFF_R14(%r15), %r14
         mov     OFF_RING_SP(%r15), %rsp
@@ -143,13 +174,7 @@ dbt_stubs_end:
 /* C -> translated code: void dbt_enter(struct dbt *) returns when C sends control to dbt_stub_leave. */
         .globl dbt_enter
 dbt_enter:
-        push    %rbx
-        push    %rbp
-        push    %r12
-        push    %r13
-        push    %r14
-        push    %r15
-        sub     $8, %rsp
+        ENTER_C_CALL
         mov     %rdi, %r15
         mov     %rsp, OFF_C_SP(%r15)
         call    dbt_dispatch
@@ -159,14 +184,7 @@ dbt_enter:
 dbt_stub_leave:
         cld
         mov     OFF_C_SP(%r15), %rsp
-        add     $8, %rsp
-        pop     %r15
-        pop     %r14
-        pop     %r13
-        pop     %r12
-        pop     %rbp
-        pop     %rbx
-        ret
+        LEAVE_C_CALL
 
 /*
  * int dbt_run_single(struct dbt *, code): runs `code`, one instruction and RET, with the guest's
@@ -175,35 +193,16 @@ dbt_stub_leave:
  */
         .globl dbt_run_single
 dbt_run_single:
-        push    %rbx
-        push    %rbp
-        push    %r12
-        push    %r13
-        push    %r14
-        push    %r15
-        sub     $8, %rsp
+        ENTER_C_CALL
         mov     %rdi, %r15
         mov     %rsi, %r11
         mov     %rsp, OFF_SINGLE_SP(%r15)
         push    OFF_HOST_FLAGS(%r15)
         popfq
         mov     OFF_REGS+0(%r15), %rax
-        mov     OFF_REGS+8(%r15), %rcx
-        mov     OFF_REGS+16(%r15), %rdx
-        mov     OFF_REGS+24(%r15), %rbx
-        mov     OFF_REGS+32(%r15), %r12
-        mov     OFF_REGS+40(%r15), %rbp
-        mov     OFF_REGS+48(%r15), %rsi
-        mov     OFF_REGS+56(%r15), %rdi
+        LOAD_REGS
         call    *%r11
-        mov     %rax, OFF_REGS+0(%r15)
-        mov     %rcx, OFF_REGS+8(%r15)
-        mov     %rdx, OFF_REGS+16(%r15)
-        mov     %rbx, OFF_REGS+24(%r15)
-        mov     %r12, OFF_REGS+32(%r15)
-        mov     %rbp, OFF_REGS+40(%r15)
-        mov     %rsi, OFF_REGS+48(%r15)
-        mov     %rdi, OFF_REGS+56(%r15)
+        SAVE_REGS
         pushfq
         pop     OFF_HOST_FLAGS(%r15)
         xor     %eax, %eax
@@ -211,13 +210,6 @@ dbt_run_single:
 dbt_stub_single_fault:
         cld
         mov     OFF_SINGLE_SP(%r15), %rsp
-        add     $8, %rsp
-        pop     %r15
-        pop     %r14
-        pop     %r13
-        pop     %r12
-        pop     %rbp
-        pop     %rbx
-        ret
+        LEAVE_C_CALL
 
         .section .note.GNU-stack,"",@progbits

@@ -108,12 +108,6 @@ static void copy_immediate(struct tr *t)
     emit_bytes(&t->e, in->bytes + in->imm_off, in->imm_size + in->imm2_size);
 }
 
-static bool is_bit_test(const struct insn *in)
-{
-    return (in->op == OP_BT || in->op == OP_BTS || in->op == OP_BTR || in->op == OP_BTC) &&
-           in->row->operand[1].kind == K_G;
-}
-
 /* LEA, and what computes an address for nothing: multi-byte NOP, prefetch. */
 static void copy_address(struct tr *t, struct hop *op)
 {
@@ -159,7 +153,7 @@ static void copy_memory(struct tr *t, struct hop *op, const struct fields *f)
     bool write = in->row->attr & A_MEM_WRITE;
     struct hmem m = tr_operand(t, in->mem_size, write);
 
-    if (is_bit_test(in) && m.gs)
+    if (translate_has_bit_offset(in) && m.gs)
         m.addr32 = true;
     if (f->high && (m.base != H_NONE && m.base >= R8)) {
         copy_high_memory(t, op, m);

@@ -129,20 +129,7 @@ static bool fpu_refused(const struct tr *t)
  */
 static bool reaches_elsewhere(const struct insn *in)
 {
-    switch (in->op) {
-    case OP_BT:
-    case OP_BTS:
-    case OP_BTR:
-    case OP_BTC:
-        return in->row->operand[1].kind == K_G;
-    case OP_VMASKMOVPS:
-    case OP_VMASKMOVPD:
-    case OP_VPMASKMOVD:
-    case OP_VPMASKMOVQ:
-        return true;
-    default:
-        return in->vsib;
-    }
+    return translate_has_bit_offset(in) || in->vsib || translate_is_masked(in);
 }
 
 static bool may_copy(const struct tr *t)

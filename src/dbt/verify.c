@@ -93,16 +93,8 @@ bool verify_checks(const struct insn *in)
 /* Instructions that the manual leaves some freedom in what they have done, or say in CR2, when they fault. */
 static bool fault_is_open(const struct insn *in)
 {
-    switch (in->op) {
-    case OP_CMPS:
-    case OP_VMASKMOVPS:
-    case OP_VMASKMOVPD:
-    case OP_VPMASKMOVD:
-    case OP_VPMASKMOVQ:
-        return true;
-    default:
-        return in->vsib || ((in->row->attr & A_MMX) && (in->row->attr & A_MEM_WRITE));
-    }
+    bool mmx_store = (in->row->attr & A_MMX) && (in->row->attr & A_MEM_WRITE);
+    return in->op == OP_CMPS || in->vsib || translate_is_masked(in) || mmx_store;
 }
 
 static void capture(struct verify_state *s, struct vcpu *v)
