@@ -223,8 +223,9 @@ const void *dbt_dispatch(struct dbt *d)
         if (d->fetched == FETCH_ONCE) {
             context_reset_ring(d, d->context);
             d->jit.ring_sp = d->context->ring_sp;
-        } else
+        } else {
             d->context->jump_cache[b->eip & (JUMP_CACHE_ENTRIES - 1)] = b->code;
+        }
         v->sys_flags &= ~FLAG_RF;
         return go(d, b->code);
     }
