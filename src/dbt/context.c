@@ -51,7 +51,7 @@ int context_init(struct dbt *d, struct err *err)
     if (miss == MAP_FAILED)
         goto fail;
     d->all_miss = (const void **)miss;
-    fill(d->all_miss, dbt_stub_miss, JUMP_CACHE_ENTRIES);
+    fill(d->all_miss, stub_miss, JUMP_CACHE_ENTRIES);
     if (mprotect(miss + CACHE_BYTES, 4096, PROT_NONE) < 0)
         goto fail;
     d->probe_area =
@@ -82,7 +82,7 @@ void context_reset_ring(struct dbt *d, struct context *c)
 
 void context_flush(struct context *c, const struct dbt *d)
 {
-    fill(c->jump_cache, dbt_stub_miss, JUMP_CACHE_ENTRIES);
+    fill(c->jump_cache, stub_miss, JUMP_CACHE_ENTRIES);
     fill((const void **)c->ring, d->jit.stub[STUB_INDIRECT], RING_ENTRIES);
     if (!c->ring_sp)
         c->ring_sp = (uint64_t)(c->ring + RING_ENTRIES / 2);

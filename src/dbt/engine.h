@@ -1,7 +1,7 @@
 /*
  * The engine's inner structures, shared by the files of dbt/ only.
  *
- * The road of a block: dbt_miss or dbt_chain (run.c) -> block_find (block.c) -> translate
+ * The road of a block: run_miss or run_chain (run.c) -> block_find (block.c) -> translate
  * (translate.c)
  * -> emit, cache -> host code. The way back: a stub (stubs.S) or the signal handler (fault.c).
  */
@@ -62,7 +62,7 @@ struct exit_link {
     struct block *from, *to; /* to: while patched */
     struct exit_link *next;  /* in to->incoming */
     uint32_t eip;
-    uint32_t patch, stub; /* offsets in from's code: the rel32, and the code that asks dbt_chain */
+    uint32_t patch, stub; /* offsets in from's code: the rel32, and the code that asks run_chain */
     bool stale;           /* not an exit: the source bytes of `from` have changed */
 };
 
@@ -212,14 +212,13 @@ struct dbt {
     struct window *window, *user_window; /* of the current context */
     struct dbt_options options;
     bool bmi2, fsgsbase;
-    bool single_running;      /* dbt_run_single is on the C stack */
     enum fetch_scope fetched; /* of the block found or translated last */
     bool diverged;            /* verify_end found a difference */
     bool runs_into_io;        /* the last translation met an instruction that ends in I/O memory */
     enum dbt_stop stopped;
     uint32_t drops; /* changes whenever a block is dropped */
 
-    struct { /* the fault that brought dbt_fault in; trap: the host's vector, or TRAP_KICK */
+    struct { /* the fault that brought run_fault in; trap: the host's vector, or TRAP_KICK */
         int trap;
         uint32_t error;
         uint64_t address;
@@ -268,18 +267,18 @@ _Static_assert(offsetof(struct dbt, jit.single_sp) == OFF_SINGLE_SP, "layout.h")
 _Static_assert(offsetof(struct dbt, jit.stub) == OFF_STUBS, "layout.h");
 
 /* ---- stubs.S ---- */
-extern const uint8_t dbt_stubs_begin[], dbt_stubs_end[];
-void dbt_enter(struct dbt *d);
-int dbt_run_single(struct dbt *d, const void *code);
-void dbt_stub_callout(void);
-void dbt_stub_chain(void);
-void dbt_stub_miss(void);
-void dbt_stub_fault(void);
-void dbt_stub_leave(void);
-void dbt_stub_retry(void);
-void dbt_stub_indirect_bmi2(void);
-void dbt_stub_indirect_plain(void);
-void dbt_stub_single_fault(void);
+extern const uint8_t stubs_begin[], stubs_end[];
+void stub_enter(struct dbt *d);
+int stub_run_single(struct dbt *d, const void *code);
+void stub_callout(void);
+void stub_chain(void);
+void stub_miss(void);
+void stub_fault(void);
+void stub_leave(void);
+void stub_retry(void);
+void stub_indirect_bmi2(void);
+void stub_indirect_plain(void);
+void stub_single_fault(void);
 
 /* ---- cache.c: memory of host code and of what describes it ---- */
 int cache_init(struct cache *c, uint32_t size, struct err *err);
@@ -378,14 +377,14 @@ int single_raise_host(struct vcpu *v, int trap);
 int single_fetch(struct dbt *d, struct insn *in);
 
 /* ---- run.c: C called from the stubs ---- */
-const void *dbt_dispatch(struct dbt *d);
-const void *dbt_miss(struct dbt *d);
-const void *dbt_chain(struct dbt *d, struct exit_link *link);
-const void *dbt_callout(struct dbt *d, const struct callout *call);
-const void *dbt_fault(struct dbt *d);
+const void *run_dispatch(struct dbt *d);
+const void *run_miss(struct dbt *d);
+const void *run_chain(struct dbt *d, struct exit_link *link);
+const void *run_callout(struct dbt *d, const struct callout *call);
+const void *run_fault(struct dbt *d);
 /* After an instruction was executed in C: goes to where rip leads. */
-const void *dbt_continue(struct dbt *d);
-void dbt_deliver(struct dbt *d);
+const void *run_continue(struct dbt *d);
+void run_deliver(struct dbt *d);
 
 /* ---- fault.c ---- */
 int fault_install(struct err *err);

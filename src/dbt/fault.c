@@ -1,6 +1,6 @@
 /*
  * Host signals. The handlers do the least possible: a fault in translated code copies the frame's
- * registers to struct jit and points the frame at dbt_stub_fault on the C stack, so that all work
+ * registers to struct jit and points the frame at stub_fault on the C stack, so that all work
  * is done in normal context; a kick sets vcpu.kicked and replaces r14 where it is live.
  *
  * DF, TF, AC and NT are cleared in the frame: C must not see the guest's.
@@ -30,7 +30,7 @@ static bool in_cache(const struct dbt *d, uint64_t pc)
     return pc - (uint64_t)d->cache.rx < d->cache.size;
 }
 
-/* Sends the frame, in translated code, to dbt_stub_fault. */
+/* Sends the frame, in translated code, to stub_fault. */
 static void leave_frame(struct dbt *d, greg_t *g, int trap)
 {
     static const int order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
@@ -44,7 +44,7 @@ static void leave_frame(struct dbt *d, greg_t *g, int trap)
     d->fault.trap = trap;
     d->fault.error = (uint32_t)g[REG_ERR];
     d->fault.address = (uint64_t)g[REG_CR2];
-    g[REG_RIP] = (greg_t)dbt_stub_fault;
+    g[REG_RIP] = (greg_t)stub_fault;
     g[REG_RSP] = (greg_t)d->jit.c_sp;
     g[REG_EFL] &= ~(greg_t)(FLAG_DF | FLAG_TF | FLAG_AC | FLAG_NT | FLAG_RF);
 }
@@ -67,7 +67,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
     }
     if (pc < (uint64_t)d->cache.rx + SINGLE_CODE_SIZE) {
         g[REG_RAX] = g[REG_TRAPNO] + 1;
-        g[REG_RIP] = (greg_t)dbt_stub_single_fault;
+        g[REG_RIP] = (greg_t)stub_single_fault;
         return;
     }
     leave_frame(d, g, (int)g[REG_TRAPNO]);
@@ -95,8 +95,7 @@ static void on_kick(int sig, siginfo_t *info, void *context)
         return;
     d->cpu.kicked = true;
     d->jit.r14 = (uint64_t)d->all_miss;
-    if (in_cache(d, pc) ||
-        pc - (uint64_t)dbt_stubs_begin < (size_t)(dbt_stubs_end - dbt_stubs_begin))
+    if (in_cache(d, pc) || pc - (uint64_t)stubs_begin < (size_t)(stubs_end - stubs_begin))
         g[REG_R14] = (greg_t)d->all_miss;
     if (in_cache(d, pc) && pc >= (uint64_t)d->cache.rx + SINGLE_CODE_SIZE &&
         at_rep_string((const uint8_t *)pc))

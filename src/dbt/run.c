@@ -3,17 +3,13 @@
  * executed in C, or an access faulted. Each function returns the host address to go on at; 0 means
  * behind the stub's caller.
  *
- * Interrupts are looked for in dbt_dispatch only; a kick makes translated code come there by way of
+ * Interrupts are looked for in run_dispatch only; a kick makes translated code come there by way of
  * the all-miss table (context.c), and instructions that may enable interrupts are executed in C and
- * come back by way of dbt_continue.
+ * come back by way of run_continue.
  */
-#define _GNU_SOURCE
 #include "dbt/engine.h"
 
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 
 #include "base/log.h"
 #include "cpu/fpu.h"
@@ -32,7 +28,7 @@ static bool stepping(const struct vcpu *v)
            ((v->sys_flags & FLAG_AC) && segment_checks_alignment(v));
 }
 
-/* Whether dbt_dispatch has anything to do before the next instruction. */
+/* Whether run_dispatch has anything to do before the next instruction. */
 static bool attention(const struct vcpu *v)
 {
     return v->kicked || v->mode_dirty || v->halted || v->shutdown || stepping(v) ||
@@ -43,7 +39,7 @@ static const void *leave(struct dbt *d, enum dbt_stop why)
 {
     d->stopped = why;
     fpu_park(&d->cpu);
-    return dbt_stub_leave;
+    return stub_leave;
 }
 
 static const void *go(struct dbt *d, const void *host)
@@ -61,7 +57,7 @@ static void log_exit(struct dbt *d, const char *what)
     }
 }
 
-void dbt_deliver(struct dbt *d)
+void run_deliver(struct dbt *d)
 {
     struct vcpu *v = &d->cpu;
 
@@ -88,7 +84,7 @@ static void step(struct dbt *d)
 
     v->shadow = 0;
     if (single_fetch(d, &in) || single_step(d, &in)) {
-        dbt_deliver(d);
+        run_deliver(d);
         return;
     }
     /* Neither MOV SS nor a software interrupt, which clears TF, is followed by a trap. */
@@ -96,7 +92,7 @@ static void step(struct dbt *d)
     if (trap && v->shadow != 2 && !(interrupt && !(v->sys_flags & FLAG_TF))) {
         v->dr[6] |= 1u << 14;
         vcpu_raise(v, VEC_DB);
-        dbt_deliver(d);
+        run_deliver(d);
     }
 }
 
@@ -182,7 +178,7 @@ static struct block *find_block(struct dbt *d, bool *in_memory)
     return b;
 }
 
-const void *dbt_dispatch(struct dbt *d)
+const void *run_dispatch(struct dbt *d)
 {
     struct vcpu *v = &d->cpu;
     const void *out;
@@ -210,7 +206,7 @@ const void *dbt_dispatch(struct dbt *d)
             continue;
         }
         if (!b) {
-            dbt_deliver(d);
+            run_deliver(d);
             continue;
         }
         if (UNLIKELY(d->options.verify)) {
@@ -231,17 +227,17 @@ const void *dbt_dispatch(struct dbt *d)
     }
 }
 
-const void *dbt_miss(struct dbt *d)
+const void *run_miss(struct dbt *d)
 {
     d->stats.misses++;
     log_exit(d, "miss");
-    return dbt_dispatch(d);
+    return run_dispatch(d);
 }
 
-const void *dbt_continue(struct dbt *d)
+const void *run_continue(struct dbt *d)
 {
     if (attention(&d->cpu) || d->options.verify)
-        return dbt_dispatch(d);
+        return run_dispatch(d);
     d->cpu.sys_flags &= ~FLAG_RF;
     return go(d, d->jit.stub[STUB_INDIRECT]);
 }
@@ -256,7 +252,7 @@ static bool may_link(const struct dbt *d, const struct block *from, const struct
     return d->fetched != FETCH_ONCE && same_page && to->page2 == NO_PAGE;
 }
 
-const void *dbt_chain(struct dbt *d, struct exit_link *link)
+const void *run_chain(struct dbt *d, struct exit_link *link)
 {
     struct vcpu *v = &d->cpu;
     struct block *from = link->from;
@@ -268,14 +264,14 @@ const void *dbt_chain(struct dbt *d, struct exit_link *link)
         d->stats.stale_blocks++;
         d->verify.active = false;
         block_drop(d, from);
-        return dbt_dispatch(d);
+        return run_dispatch(d);
     }
     if (attention(v) || d->options.verify)
-        return dbt_dispatch(d);
+        return run_dispatch(d);
     uint64_t flushes = d->stats.flushes;
     struct block *b = find_block(d, &in_memory);
     if (!b || v->mode_dirty)
-        return dbt_dispatch(d);
+        return run_dispatch(d);
     if (d->stats.flushes == flushes && !from->dead && !link->to && may_link(d, from, b))
         block_link(d, link, b);
     else
@@ -283,7 +279,7 @@ const void *dbt_chain(struct dbt *d, struct exit_link *link)
     return go(d, b->code);
 }
 
-const void *dbt_callout(struct dbt *d, const struct callout *call)
+const void *run_callout(struct dbt *d, const struct callout *call)
 {
     struct vcpu *v = &d->cpu;
     const struct insn *in = &call->in;
@@ -296,8 +292,8 @@ const void *dbt_callout(struct dbt *d, const struct callout *call)
     log_exit(d, "callout");
     if (single_step(d, in)) {
         d->jit.ring_sp += 8;
-        dbt_deliver(d);
-        return dbt_dispatch(d);
+        run_deliver(d);
+        return run_dispatch(d);
     }
     /* A shadow holds off what is pending now; with nothing pending, the next instruction in this
        block is executed before anything is looked for again. */
@@ -311,7 +307,7 @@ const void *dbt_callout(struct dbt *d, const struct callout *call)
     v->shadow = shadow;
     d->verify.active &= call->last;
     d->jit.ring_sp += 8;
-    return dbt_continue(d);
+    return run_continue(d);
 }
 
 /* ---- faults ---- */
@@ -323,10 +319,10 @@ static const void *execute_faulting(struct dbt *d)
     d->stats.emulated_faults++;
     d->verify.active = false;
     if (single_fetch(d, &in) || single_step(d, &in)) {
-        dbt_deliver(d);
-        return dbt_dispatch(d);
+        run_deliver(d);
+        return run_dispatch(d);
     }
-    return dbt_continue(d);
+    return run_continue(d);
 }
 
 static void learn(struct dbt *d, uint32_t gpa, unsigned operand, bool user)
@@ -402,7 +398,7 @@ static const void *unexpected(struct dbt *d, const struct block *b)
     abort();
 }
 
-const void *dbt_fault(struct dbt *d)
+const void *run_fault(struct dbt *d)
 {
     struct vcpu *v = &d->cpu;
     uint64_t address = d->fault.address;
@@ -414,7 +410,7 @@ const void *dbt_fault(struct dbt *d)
         d->stats.ring_resets++;
         context_reset_ring(d, d->context);
         d->jit.ring_sp = d->context->ring_sp;
-        return dbt_stub_retry;
+        return stub_retry;
     }
     struct block *b = cache_block_at(&d->cache, d->jit.frame_rip);
     const struct fault_site *site = b ? find_site(b, d->jit.frame_rip) : NULL;
@@ -424,12 +420,12 @@ const void *dbt_fault(struct dbt *d)
     if (site->kind == SITE_POLL || d->fault.trap == TRAP_KICK) {
         d->stats.polls++;
         d->verify.active = false;
-        return dbt_dispatch(d);
+        return run_dispatch(d);
     }
     if (d->fault.trap != 14) {
         single_raise_host(v, d->fault.trap);
-        dbt_deliver(d);
-        return dbt_dispatch(d);
+        run_deliver(d);
+        return run_dispatch(d);
     }
     if (site->kind == SITE_PROBE)
         return execute_faulting(d);
@@ -452,117 +448,18 @@ const void *dbt_fault(struct dbt *d)
             return execute_faulting(d);
         if (v->fpu_parked)
             fpu_unpark(v);
-        return dbt_stub_retry;
+        return stub_retry;
     case MMU_GUEST:
-        dbt_deliver(d);
-        return dbt_dispatch(d);
+        run_deliver(d);
+        return run_dispatch(d);
     case MMU_USER_PAGE:
     case MMU_SUPER_PAGE:
         learn(d, b->gpa + site->guest, faulting_operand(v, site, (uint32_t)address, write),
               r == MMU_USER_PAGE);
         block_drop(d, b);
         d->verify.active = false;
-        return dbt_dispatch(d);
+        return run_dispatch(d);
     default:
         return execute_faulting(d);
-    }
-}
-
-/* ---- the public face ---- */
-
-struct dbt *dbt_create(struct mmu *mmu, const struct cpu_model *model,
-                       const struct dbt_options *options, struct err *err)
-{
-    struct dbt *d =
-        mmap(NULL, sizeof(*d), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (d == MAP_FAILED) {
-        err_set(err, errno, "no memory for the engine: %s", strerror(errno));
-        return NULL;
-    }
-    d->mmu = mmu;
-    if (options)
-        d->options = *options;
-    d->bmi2 = __builtin_cpu_supports("bmi2") && !d->options.no_bmi2;
-    d->jit.stub[STUB_CALLOUT] = dbt_stub_callout;
-    d->jit.stub[STUB_CHAIN] = dbt_stub_chain;
-    d->jit.stub[STUB_MISS] = dbt_stub_miss;
-    d->jit.stub[STUB_INDIRECT] = d->bmi2 ? dbt_stub_indirect_bmi2 : dbt_stub_indirect_plain;
-    d->pages = calloc(PHYSICAL_PAGES, sizeof(*d->pages));
-    d->code_writes = calloc(PHYSICAL_PAGES, sizeof(*d->code_writes));
-    if (!d->pages || !d->code_writes) {
-        err_set(err, ENOMEM, "no memory for the engine");
-        goto fail_cache;
-    }
-    uint32_t size = d->options.cache_size ? d->options.cache_size : (uint32_t)MIB(64);
-    size = max_u32(size, CACHE_LEAST); /* room for a block and for what describes it */
-    if (cache_init(&d->cache, size, err) < 0)
-        goto fail_cache;
-    if (context_init(d, err) < 0)
-        goto fail_context;
-    if (fault_install(err) < 0)
-        goto fail_install;
-    d->cpu.model = model;
-    mmu_attach(mmu, &d->cpu);
-    mmu_set_listener(mmu, &(struct mmu_listener){.code_written = block_code_written,
-                                                 .code_unmapped = block_code_unmapped,
-                                                 .window_recycled = block_window_recycled,
-                                                 .opaque = d});
-    vcpu_reset(&d->cpu);
-    fpu_reset(&d->cpu);
-    vcpu_mode_changed(&d->cpu);
-    return d;
-
-fail_install:
-    context_fini(d);
-fail_context:
-    cache_fini(&d->cache);
-fail_cache:
-    free(d->pages);
-    free(d->code_writes);
-    munmap(d, sizeof(*d));
-    return NULL;
-}
-
-void dbt_destroy(struct dbt *d)
-{
-    if (!d)
-        return;
-    fault_detach(d);
-    mmu_set_listener(d->mmu, &(struct mmu_listener){0});
-    context_fini(d);
-    cache_fini(&d->cache);
-    free(d->pages);
-    free(d->code_writes);
-    munmap(d, sizeof(*d));
-}
-
-struct vcpu *dbt_vcpu(struct dbt *d)
-{
-    return &d->cpu;
-}
-
-enum dbt_stop dbt_run(struct dbt *d)
-{
-    struct err err = {0};
-
-    if (fault_attach(d, &err) < 0) {
-        fprintf(stderr, "novt: %s\n", err.text);
-        return DBT_STOPPED;
-    }
-    vcpu_mode_changed(&d->cpu);
-    d->window = NULL;
-    dbt_enter(d);
-    return d->stopped;
-}
-
-void dbt_print_stats(const struct dbt *d, FILE *to)
-{
-#define STAT(name, text) fprintf(to, "%14llu  %s\n", (unsigned long long)d->stats.name, text);
-#include "dbt/stats.def"
-#undef STAT
-    for (unsigned op = 0; op < OP_COUNT; op++) {
-        if (d->callouts_by_op[op])
-            fprintf(to, "%14llu  %s executed in C\n", (unsigned long long)d->callouts_by_op[op],
-                    decode_op_name(op));
     }
 }

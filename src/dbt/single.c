@@ -120,9 +120,7 @@ static int check_pending(struct vcpu *v, const struct insn *in)
 static int run_single(struct dbt *d, const void *code)
 {
     d->stats.singles++;
-    d->single_running = true;
-    int trap = dbt_run_single(d, code);
-    d->single_running = false;
+    int trap = stub_run_single(d, code);
     return trap ? single_raise_host(&d->cpu, trap - 1) : 0;
 }
 

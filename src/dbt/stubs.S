@@ -4,7 +4,7 @@
  * guest registers in the vCPU, rsp on the C stack, DF = 0. The FPU is the guest's on both.
  *
  * A C function called from here returns the host address to go on at, or 0 to return to the translated
- * code that called the stub. Everything between dbt_stubs_begin and dbt_stubs_end counts as translated
+ * code that called the stub. Everything between stubs_begin and stubs_end counts as translated
  * code for the signal handler: a kick that arrives there also replaces r14, so nothing there may keep
  * a register of C's in it.
  */
@@ -55,8 +55,8 @@
 .endm
 
         .text
-        .globl dbt_stubs_begin
-dbt_stubs_begin:
+        .globl stubs_begin
+stubs_begin:
 
 .macro SAVE_GUEST
         SAVE_REGS
@@ -78,38 +78,38 @@ dbt_stubs_begin:
 .endm
 
 /* call: r8 = struct callout. Returns behind the call, or goes elsewhere. */
-        .globl dbt_stub_callout
-dbt_stub_callout:
+        .globl stub_callout
+stub_callout:
         SAVE_GUEST
         mov     %r15, %rdi
         mov     %r8, %rsi
-        call    dbt_callout
+        call    run_callout
         jmp     back
 
 /* jmp: r11 = struct exit_link. */
-        .globl dbt_stub_chain
-dbt_stub_chain:
+        .globl stub_chain
+stub_chain:
         SAVE_GUEST
         mov     %r15, %rdi
         mov     %r11, %rsi
-        call    dbt_chain
+        call    run_chain
         jmp     back
 
 /* jmp: r8 = EIP wanted. */
-        .globl dbt_stub_miss
-dbt_stub_miss:
+        .globl stub_miss
+stub_miss:
         mov     %r8d, %r8d
         mov     %r8, OFF_RIP(%r15)
         SAVE_GUEST
         mov     %r15, %rdi
-        call    dbt_miss
+        call    run_miss
         jmp     back
 
 /* The signal handler sends a faulting frame here, already on the C stack; state is in dbt.frame. */
-        .globl dbt_stub_fault
-dbt_stub_fault:
+        .globl stub_fault
+stub_fault:
         mov     %r15, %rdi
-        call    dbt_fault
+        call    run_fault
         jmp     back
 
 back:
@@ -126,8 +126,8 @@ resume:
         ret
 
 /* Goes on at the host instruction that faulted, all registers as they were. */
-        .globl dbt_stub_retry
-dbt_stub_retry:
+        .globl stub_retry
+stub_retry:
         mov     OFF_C_SP(%r15), %rsp
         push    OFF_FRAME_FL(%r15)
         popfq
@@ -149,15 +149,15 @@ dbt_stub_retry:
         jmp     *OFF_FRAME_RIP(%r15)
 
 /* jmp or call: r8 = EIP wanted. Through the jump cache, without touching flags. */
-        .globl dbt_stub_indirect_bmi2
-dbt_stub_indirect_bmi2:
+        .globl stub_indirect_bmi2
+stub_indirect_bmi2:
         mov     $(32 - JUMP_CACHE_BITS), %r11d
         shlx    %r11d, %r8d, %r9d
         shrx    %r11d, %r9d, %r9d
         jmp     *(%r14,%r9,8)
 
-        .globl dbt_stub_indirect_plain
-dbt_stub_indirect_plain:
+        .globl stub_indirect_plain
+stub_indirect_plain:
         mov     %rax, %r10
         lahf
         seto    %al
@@ -168,31 +168,31 @@ dbt_stub_indirect_plain:
         mov     %r10, %rax
         jmp     *(%r14,%r9,8)
 
-        .globl dbt_stubs_end
-dbt_stubs_end:
+        .globl stubs_end
+stubs_end:
 
-/* C -> translated code: void dbt_enter(struct dbt *) returns when C sends control to dbt_stub_leave. */
-        .globl dbt_enter
-dbt_enter:
+/* C -> translated code: void stub_enter(struct dbt *) returns when C sends control to stub_leave. */
+        .globl stub_enter
+stub_enter:
         ENTER_C_CALL
         mov     %rdi, %r15
         mov     %rsp, OFF_C_SP(%r15)
-        call    dbt_dispatch
+        call    run_dispatch
         jmp     back
 
-        .globl dbt_stub_leave
-dbt_stub_leave:
+        .globl stub_leave
+stub_leave:
         cld
         mov     OFF_C_SP(%r15), %rsp
         LEAVE_C_CALL
 
 /*
- * int dbt_run_single(struct dbt *, code): runs `code`, one instruction and RET, with the guest's
+ * int stub_run_single(struct dbt *, code): runs `code`, one instruction and RET, with the guest's
  * registers, on the C stack. Returns 0, or the trap number + 1 when the instruction faulted (the
- * handler sends it to dbt_stub_single_fault with that number in eax; nothing is then saved).
+ * handler sends it to stub_single_fault with that number in eax; nothing is then saved).
  */
-        .globl dbt_run_single
-dbt_run_single:
+        .globl stub_run_single
+stub_run_single:
         ENTER_C_CALL
         mov     %rdi, %r15
         mov     %rsi, %r11
@@ -206,8 +206,8 @@ dbt_run_single:
         pushfq
         pop     OFF_HOST_FLAGS(%r15)
         xor     %eax, %eax
-        .globl dbt_stub_single_fault
-dbt_stub_single_fault:
+        .globl stub_single_fault
+stub_single_fault:
         cld
         mov     OFF_SINGLE_SP(%r15), %rsp
         LEAVE_C_CALL
