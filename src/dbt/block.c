@@ -173,7 +173,8 @@ static void forget_page(struct dbt *d, uint32_t page)
     mmu_unprotect_code(d->mmu, page);
 }
 
-void block_drop_page(struct dbt *d, uint32_t page)
+/* Drops all blocks of a guest-physical page and gives up its write protection. */
+static void drop_page(struct dbt *d, uint32_t page)
 {
     if (!d->pages[page])
         return;
@@ -210,7 +211,7 @@ void block_code_written(void *opaque, uint32_t page, uint32_t offset, uint32_t s
     if (now - w->last > 1)
         w->count = 0;
     w->last = now;
-    block_drop_page(d, page);
+    drop_page(d, page);
     if (++w->count < CODE_WRITE_LIMIT || w->checked || d->checked_count == CHECKED_PAGES)
         return;
     w->checked = true;
@@ -231,7 +232,7 @@ void block_expire_checked(struct dbt *d)
             i++;
             continue;
         }
-        block_drop_page(d, d->checked[i]);
+        drop_page(d, d->checked[i]);
         w->checked = false;
         d->checked[i] = d->checked[--d->checked_count];
     }

@@ -84,8 +84,6 @@ void context_flush(struct context *c, const struct dbt *d)
 {
     fill(c->jump_cache, stub_miss, JUMP_CACHE_ENTRIES);
     fill((const void **)c->ring, d->jit.stub[STUB_INDIRECT], RING_ENTRIES);
-    if (!c->ring_sp)
-        c->ring_sp = (uint64_t)(c->ring + RING_ENTRIES / 2);
     c->stale = c->user_code = false;
 }
 
@@ -201,10 +199,8 @@ int context_fetch(struct dbt *d, uint32_t gva, uint32_t *page)
 
     if (r || registered)
         return r;
-    if (window_kind(d->window) == WINDOW_SUPER) {
+    if (window_kind(d->window) == WINDOW_SUPER)
         r = mmu_fetch_page(&d->cpu, d->user_window, gva, page, &registered);
-        d->context->user_code |= registered;
-    }
     if (!registered)
         d->fetched = FETCH_ONCE;
     else if (d->fetched == FETCH_OWN)

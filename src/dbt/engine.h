@@ -36,9 +36,7 @@ enum key {
     KEY_WAIT_NM = 1u << 13, /* CR0.MP and TS */
     KEY_MMX_UD = 1u << 14,  /* CR0.EM */
     KEY_AVX = 1u << 15,     /* CR4.OSXSAVE and XCR0.AVX */
-    KEY_STEP =
-        1u << 16, /* EFLAGS.TF, or an interrupt shadow: blocks of one instruction, not kept */
-    KEY_LONG = 1u << 17, /* reserved for 64-bit guests */
+    KEY_LONG = 1u << 17,    /* reserved for 64-bit guests */
     KEY_PAGED = 1u << 18,
 };
 
@@ -266,6 +264,11 @@ _Static_assert(offsetof(struct dbt, jit.frame_flags) == OFF_FRAME_FL, "layout.h"
 _Static_assert(offsetof(struct dbt, jit.single_sp) == OFF_SINGLE_SP, "layout.h");
 _Static_assert(offsetof(struct dbt, jit.stub) == OFF_STUBS, "layout.h");
 
+static inline struct learned_site *learned_site_at(struct dbt *d, uint32_t gpa)
+{
+    return &d->learned[(gpa * 0x9E3779B1u) >> (32 - SITE_BITS)];
+}
+
 /* ---- stubs.S ---- */
 extern const uint8_t stubs_begin[], stubs_end[];
 void stub_enter(struct dbt *d);
@@ -299,8 +302,6 @@ void block_insert(struct dbt *d, struct block *b);
 /* Patches `link` to lead to `to`. */
 void block_link(struct dbt *d, struct exit_link *link, struct block *to);
 void block_drop(struct dbt *d, struct block *b);
-/* Drops all blocks of a guest-physical page and gives up its write protection. */
-void block_drop_page(struct dbt *d, uint32_t page);
 void block_drop_all(struct dbt *d);
 /* Whether translations of the page are to check their own source bytes. */
 static inline bool block_page_is_checked(const struct dbt *d, uint32_t page)
@@ -384,7 +385,6 @@ const void *run_callout(struct dbt *d, const struct callout *call);
 const void *run_fault(struct dbt *d);
 /* After an instruction was executed in C: goes to where rip leads. */
 const void *run_continue(struct dbt *d);
-void run_deliver(struct dbt *d);
 
 /* ---- fault.c ---- */
 int fault_install(struct err *err);

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "cpu/fpu.h"
 #include "cpu/segment.h"
+#include "dbt/emit.h"
 
 static bool irq_deliverable(const struct vcpu *v)
 {
@@ -57,7 +58,7 @@ static void log_exit(struct dbt *d, const char *what)
     }
 }
 
-void run_deliver(struct dbt *d)
+static void deliver(struct dbt *d)
 {
     struct vcpu *v = &d->cpu;
 
@@ -84,7 +85,7 @@ static void step(struct dbt *d)
 
     v->shadow = 0;
     if (single_fetch(d, &in) || single_step(d, &in)) {
-        run_deliver(d);
+        deliver(d);
         return;
     }
     /* Neither MOV SS nor a software interrupt, which clears TF, is followed by a trap. */
@@ -92,7 +93,7 @@ static void step(struct dbt *d)
     if (trap && v->shadow != 2 && !(interrupt && !(v->sys_flags & FLAG_TF))) {
         v->dr[6] |= 1u << 14;
         vcpu_raise(v, VEC_DB);
-        run_deliver(d);
+        deliver(d);
     }
 }
 
@@ -174,6 +175,8 @@ static struct block *find_block(struct dbt *d, bool *in_memory)
     struct block *b = block_find(d, eip, page, d->context->key);
     if (!b)
         b = translate(d, eip, page, d->context->key);
+    /* Behind the translation, which may have emptied the cache and with it the context. */
+    d->context->user_code |= d->fetched == FETCH_BY_USER;
     *in_memory = !d->runs_into_io;
     return b;
 }
@@ -206,7 +209,7 @@ const void *run_dispatch(struct dbt *d)
             continue;
         }
         if (!b) {
-            run_deliver(d);
+            deliver(d);
             continue;
         }
         if (UNLIKELY(d->options.verify)) {
@@ -292,7 +295,7 @@ const void *run_callout(struct dbt *d, const struct callout *call)
     log_exit(d, "callout");
     if (single_step(d, in)) {
         d->jit.ring_sp += 8;
-        run_deliver(d);
+        deliver(d);
         return run_dispatch(d);
     }
     /* A shadow holds off what is pending now; with nothing pending, the next instruction in this
@@ -319,7 +322,7 @@ static const void *execute_faulting(struct dbt *d)
     d->stats.emulated_faults++;
     d->verify.active = false;
     if (single_fetch(d, &in) || single_step(d, &in)) {
-        run_deliver(d);
+        deliver(d);
         return run_dispatch(d);
     }
     return run_continue(d);
@@ -327,7 +330,7 @@ static const void *execute_faulting(struct dbt *d)
 
 static void learn(struct dbt *d, uint32_t gpa, unsigned operand, bool user)
 {
-    struct learned_site *s = &d->learned[(gpa * 0x9E3779B1u) >> (32 - SITE_BITS)];
+    struct learned_site *s = learned_site_at(d, gpa);
 
     if (s->gpa != gpa)
         *s = (struct learned_site){.gpa = gpa};
@@ -363,14 +366,13 @@ static bool within(uint64_t address, uint64_t start, uint64_t size)
 
 static void restore_guest(struct dbt *d, const struct block *b, const struct fault_site *site)
 {
-    static const uint8_t order[8] = {0, 1, 2, 3, 12, 5, 6, 7};
     struct vcpu *v = &d->cpu;
 
     for (unsigned i = 0; i < 8; i++)
-        v->regs[i] = (uint32_t)d->jit.frame[order[i]];
-    v->regs[REG_SP] = (uint32_t)(d->jit.frame[12] + (uint64_t)(int64_t)site->esp);
+        v->regs[i] = (uint32_t)d->jit.frame[i];
+    v->regs[REG_SP] = (uint32_t)(d->jit.frame[R_ESP] + (uint64_t)(int64_t)site->esp);
     if (site->borrowed != NO_REG)
-        v->regs[site->borrowed] = (uint32_t)d->jit.frame[9];
+        v->regs[site->borrowed] = (uint32_t)d->jit.frame[R_SEG];
     v->host_flags = d->jit.frame_flags;
     v->rip = b->eip + site->guest;
 }
@@ -404,7 +406,7 @@ const void *run_fault(struct dbt *d)
     uint64_t address = d->fault.address;
     bool write = d->fault.error & 2;
 
-    d->jit.ring_sp = d->jit.frame[4];
+    d->jit.ring_sp = d->jit.frame[RSP];
     if (d->fault.trap == 14 && d->context &&
         within(address, (uint64_t)d->context->ring - 4096, RING_ENTRIES * 8 + 8192)) {
         d->stats.ring_resets++;
@@ -424,7 +426,7 @@ const void *run_fault(struct dbt *d)
     }
     if (d->fault.trap != 14) {
         single_raise_host(v, d->fault.trap);
-        run_deliver(d);
+        deliver(d);
         return run_dispatch(d);
     }
     if (site->kind == SITE_PROBE)
@@ -450,7 +452,7 @@ const void *run_fault(struct dbt *d)
             fpu_unpark(v);
         return stub_retry;
     case MMU_GUEST:
-        run_deliver(d);
+        deliver(d);
         return run_dispatch(d);
     case MMU_USER_PAGE:
     case MMU_SUPER_PAGE:

@@ -166,7 +166,7 @@ static void translate_insn(struct tr *t)
  */
 static void recall(struct tr *t, uint32_t gpa)
 {
-    const struct learned_site *s = &t->d->learned[(gpa * 0x9E3779B1u) >> (32 - SITE_BITS)];
+    const struct learned_site *s = learned_site_at(t->d, gpa);
 
     t->user = t->mixed = 0;
     if (s->gpa == gpa && window_kind(t->d->window) == WINDOW_SUPER) {
@@ -195,10 +195,6 @@ static enum fetch fetch(struct tr *t, uint32_t page, uint32_t offset)
     }
     if (r == DECODE_TRUNCATED) {
         uint32_t gva = t->eip + t->block->cs_base, page2;
-        if (!(t->key & KEY_CS_FLAT) && (uint64_t)t->eip + avail > t->block->cs_limit) {
-            vcpu_raise_error(v, VEC_GP, 0);
-            return FETCH_FAULT;
-        }
         int f = context_fetch(d, (gva | PAGE_MASK) + 1, &page2);
         if (f == FAULT)
             return FETCH_FAULT;
@@ -373,7 +369,7 @@ struct block *translate(struct dbt *d, uint32_t eip, uint32_t page, uint32_t key
         t.in_shadow = t.shadow;
         t.shadow = false;
         t.last_in_page =
-            checked || offset + t.in.len >= PAGE_SIZE || b->insns + 1 == BLOCK_MAX_INSNS || checked;
+            checked || offset + t.in.len + INSN_MAX > PAGE_SIZE || b->insns + 1 == BLOCK_MAX_INSNS;
         starts[b->insns] = (uint16_t)emit_offset(&t.e);
         translate_insn(&t);
         offset += t.in.len;

@@ -29,7 +29,7 @@ struct tr {
     struct callout *callout; /* of the current instruction, or NULL */
     uint8_t user, mixed;     /* what the instruction's accesses have learned: bit n for operand n */
     bool ended;              /* the block ends with this instruction */
-    bool last_in_page;       /* the next instruction is in another page */
+    bool last_in_page;       /* the next instruction is, or may reach, in another block's page */
     bool shadow, in_shadow;  /* nothing may come behind this instruction; nor before it */
     bool single; /* for translate_single: the operand is at vcpu.bounce + single_offset */
     int32_t single_offset;

@@ -140,9 +140,10 @@ const void *verify_block(struct dbt *d, struct block *b)
     unsigned done;
     for (done = 0; done < b->insns && !check->abandoned; done++) {
         uint64_t rip = v->rip;
-        if (single_fetch(d, &in) == FAULT || (verify_checks(&in) && single_step(d, &in) == FAULT)) {
+        bool fetched = single_fetch(d, &in) == 0;
+        if (!fetched || (verify_checks(&in) && single_step(d, &in) == FAULT)) {
             check->faulted = true;
-            check->abandoned = in.row && fault_is_open(&in);
+            check->abandoned = fetched && fault_is_open(&in);
             check->exc = v->exc;
             break;
         }
